@@ -1,0 +1,222 @@
+/*
+ * The agent: attaches streams to a token. Each stream becomes a client with its own sessions, behind the policy of its
+ * origin, and every private-key use is reported. It must never take anything about the origin from the stream itself.
+ */
+import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
+import { createEmitter, type Emitter } from "../base/events.js";
+import type { CallContext, Origin } from "../cryptoki/types.js";
+import { createTokenBroker } from "../token/broker.js";
+import type { TokenHost, UnlockResult } from "../token/host/host.js";
+import type { PinMode } from "../token/login.js";
+import { createP11KitServer } from "../wire/p11kit/server.js";
+import { createAudit, type KeyUse } from "./audit.js";
+import { exposeKey } from "./exposure.js";
+import { agentContext, type Inspection, inspectToken, listTokens, selectsToken } from "./inspect.js";
+import { answerPing } from "./ping.js";
+import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
+
+export interface AgentOptions {
+  readonly host: TokenHost;
+  /** A label, a pkcs11: URI of a token, or null for every token of the module. */
+  readonly token?: string | null;
+  /** A pkcs11: URI of one key, `all`, or null for none. */
+  readonly key: string | null;
+  readonly profile: Profile;
+  readonly allowRawRsa?: boolean;
+  readonly pinMode: PinMode;
+  /** What `inspectToken` found, where the caller has it already. */
+  readonly inspection?: Inspection;
+  readonly limits?: Partial<AgentLimits>;
+}
+
+export interface AgentLimits {
+  /** Clients in all; one more is closed at once. */
+  readonly maxClients: number;
+  /** Clients of one destination. */
+  readonly maxClientsPerDestination: number;
+  /** A client that has not sent its version byte by then is closed. */
+  readonly versionByteTimeoutMs: number;
+}
+
+const DEFAULT_LIMITS: AgentLimits = { maxClients: 256, maxClientsPerDestination: 64, versionByteTimeoutMs: 10_000 };
+/** Above this much unanswered input a stream is no longer read. */
+const MAX_PENDING_BYTES = 2 * 1024 * 1024;
+
+export interface Counters {
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+export interface Attachment {
+  readonly connectId: string;
+  readonly client: string;
+  readonly counters: Counters;
+  /** Called once with the options bytes of the first frame, before it is answered. Set it before the stream is read. */
+  onFirstFrameOptions(listener: (options: Buffer) => void): void;
+  close(): void;
+}
+
+export interface AgentEvents {
+  use: KeyUse;
+  refused: { readonly client: string; readonly call: string; readonly rv: number; readonly why: string; readonly origin: Origin };
+  prompt: {
+    readonly kind: "pin" | "confirm" | "touch";
+    readonly state: "open" | "closed";
+    readonly token: string;
+    readonly triesLeft: number | null;
+  };
+  fault: { readonly reason: string };
+  violation: { readonly client: string; readonly reason: string };
+}
+
+export interface AgentPort {
+  /** Serves a stream until it ends. The agent owns the stream from now on; the origin is frozen. */
+  attach(stream: Duplex, origin: Omit<Origin, "connectId">, connectId?: string): Attachment;
+  /** Unlocks the token for an origin without waiting for a client's C_Login. */
+  unlock(origin: Omit<Origin, "connectId">, signal: AbortSignal): Promise<UnlockResult>;
+  readonly events: Emitter<AgentEvents>;
+  readonly inspection: Inspection;
+  /** The slots a client sees with a token in them, as C_GetSlotList gives them. */
+  slots(): Promise<readonly bigint[]>;
+  readonly clients: number;
+  /** Ends every stream and frees their sessions; the host stays with its owner. */
+  close(): Promise<void>;
+}
+
+/** An agent over a token host. Throws what `inspectToken` and `exposeKey` throw. */
+export async function createAgent(options: AgentOptions): Promise<AgentPort> {
+  const { host, profile } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const selector = options.token ?? null;
+  const inspection = options.inspection ?? (await inspectToken(host, selector));
+  const exposure = exposeKey(options.key, inspection);
+  const broker = createTokenBroker(host, options.pinMode);
+  const events = createEmitter<AgentEvents>();
+  const open = new Map<Attachment, { readonly destination: string; readonly done: Promise<void> }>();
+  const stopping = new AbortController();
+  let nextClient = 0;
+
+  // With every token of the module in play, slots come and go as the module says; else only the chosen ones exist.
+  const everySlot = selector === null && options.key === "all";
+  const slotVisible = (slot: bigint) => everySlot || exposure.slots.has(slot);
+  const visibility = {
+    slot: slotVisible,
+    object: exposure.object,
+    attribute: (object: Parameters<typeof mayReadAttribute>[1], type: number) => mayReadAttribute(profile, object, type),
+  };
+
+  const stops = [
+    host.events.on("prompt", (prompt) => events.emit("prompt", prompt)),
+    host.events.on("fault", (fault) => events.emit("fault", fault)),
+  ];
+
+  function attach(stream: Duplex, given: Omit<Origin, "connectId">, connectId = randomBytes(8).toString("hex")): Attachment {
+    const origin: Origin = Object.freeze({ ...given, connectId });
+    const client = `c${++nextClient}`;
+    const destination = JSON.stringify([origin.kind, origin.destination]);
+    const counters = { bytesIn: 0, bytesOut: 0 };
+    let onOptions: ((options: Buffer) => void) | null = null;
+
+    const attachment: Attachment = {
+      connectId,
+      client,
+      counters,
+      onFirstFrameOptions(listener) {
+        onOptions = listener;
+      },
+      close: () => void stream.destroy(),
+    };
+
+    // A peer that resets its connection is an end like any other.
+    stream.on("error", () => undefined);
+    const ofDestination = [...open.values()].filter((other) => other.destination === destination).length;
+    if (stopping.signal.aborted || open.size >= limits.maxClients || ofDestination >= limits.maxClientsPerDestination) {
+      events.emit("violation", { client, reason: "too many clients" });
+      stream.destroy();
+      return attachment;
+    }
+
+    const own = broker.createClient(client, visibility);
+    const policy = createPolicy(own, {
+      profile,
+      allowRawRsa: options.allowRawRsa ?? false,
+      onRefused: (refusal, ctx) => events.emit("refused", { client: ctx.client, ...refusal, origin }),
+    });
+    const cryptoki = createAudit(policy, (use) => events.emit("use", use));
+
+    const server = createP11KitServer({
+      cryptoki,
+      client,
+      origin,
+      write(bytes) {
+        counters.bytesOut += bytes.length;
+        if (stream.writable) stream.write(bytes);
+      },
+      onFirstFrameOptions(bytes) {
+        onOptions?.(bytes);
+        // Who serves a socket is the business of this workstation alone.
+        return origin.kind === "local" ? answerPing(bytes) : null;
+      },
+      onViolation(reason) {
+        events.emit("violation", { client, reason });
+        stream.destroy();
+      },
+    });
+
+    server.onDrain = () => {
+      if (stream.isPaused()) stream.resume();
+    };
+
+    const late = setTimeout(() => {
+      events.emit("violation", { client, reason: `no version byte in ${limits.versionByteTimeoutMs / 1000} s` });
+      stream.destroy();
+    }, limits.versionByteTimeoutMs);
+    stream.on("data", (chunk: Buffer) => {
+      clearTimeout(late);
+      counters.bytesIn += chunk.length;
+      server.push(chunk);
+      if (server.pendingBytes > MAX_PENDING_BYTES) stream.pause();
+    });
+    stream.once("end", () => server.end());
+
+    const done = new Promise<void>((resolve) => stream.once("close", resolve)).then(async () => {
+      clearTimeout(late);
+      server.end();
+      await server.idle;
+      await cryptoki.close();
+      open.delete(attachment);
+    });
+    // EOF is Finalize: what was asked before it is still answered, then the stream is ended.
+    void server.idle.then(() => stream.end());
+    open.set(attachment, { destination, done });
+    return attachment;
+  }
+
+  return {
+    attach,
+    events,
+    inspection,
+    get clients() {
+      return open.size;
+    },
+    async slots() {
+      const tokens = await listTokens(host, agentContext(stopping.signal));
+      return tokens.filter((token) => slotVisible(token.slot) && selectsToken(selector, token)).map((token) => token.slot);
+    },
+    async unlock(given, signal) {
+      const origin: Origin = { ...given, connectId: "unlock" };
+      const ctx: CallContext = { ...agentContext(signal), origin };
+      const slot = inspection.tokens.map((token) => token.slot).find(slotVisible);
+      if (slot === undefined) return { rv: 0, asked: false };
+      return broker.login.unlock(slot, ctx);
+    },
+    async close() {
+      stopping.abort();
+      const running = [...open.entries()];
+      for (const [attachment] of running) attachment.close();
+      await Promise.all(running.map(([, { done }]) => done));
+      for (const stop of stops) stop();
+    },
+  };
+}

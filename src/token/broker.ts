@@ -1,0 +1,50 @@
+/*
+ * One token host shared by many clients: the real log-in, the real objects, and who holds sessions where.
+ * It never answers a call itself; each client's Cryptoki does (client.ts).
+ */
+import type { Cryptoki } from "../cryptoki/types.js";
+import { createClientCryptoki } from "./client.js";
+import type { TokenHost } from "./host/host.js";
+import { createLoginDesk, type LoginDesk, type PinMode } from "./login.js";
+import { createObjectRegistry, type HandleAge, type ObjectRegistry, type ObjectView } from "./objects.js";
+import type { SessionTable } from "./session-table.js";
+
+/** What the policy lets a client see. */
+export interface Visibility {
+  /** False hides the slot and answers CKR_SLOT_ID_INVALID for it. */
+  readonly slot: (slot: bigint) => boolean;
+  /** False hides a token object from every search. */
+  readonly object: (object: ObjectView) => boolean;
+  /** False answers CKR_ATTRIBUTE_SENSITIVE for this attribute. */
+  readonly attribute: (object: ObjectView, type: number) => boolean;
+}
+
+/** What all clients of a host have in common. */
+export interface Shared {
+  readonly host: TokenHost;
+  readonly desk: LoginDesk;
+  readonly objects: ObjectRegistry;
+  /** What real handles of a slot depend on now. */
+  age(slot: bigint): HandleAge;
+  /** The session tables of all clients that are open. */
+  readonly tables: Set<SessionTable>;
+}
+
+export interface TokenBroker {
+  /** A Cryptoki for one client, whose name is that of its CallContext. `close()` frees its sessions; the host lives on. */
+  createClient(client: string, visibility: Visibility): Cryptoki;
+  readonly login: LoginDesk;
+}
+
+/** A broker over a host. It owns nothing that needs closing: clients own their sessions, the host its process. */
+export function createTokenBroker(host: TokenHost, pinMode: PinMode): TokenBroker {
+  const desk = createLoginDesk(host, pinMode);
+  const shared: Shared = {
+    host,
+    desk,
+    objects: createObjectRegistry(host.cryptoki),
+    age: (slot) => ({ epoch: host.epoch, loginGeneration: desk.generation(slot) }),
+    tables: new Set(),
+  };
+  return { login: desk, createClient: (client, visibility) => createClientCryptoki(shared, client, visibility) };
+}

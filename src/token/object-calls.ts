@@ -1,0 +1,162 @@
+/*
+ * The calls of one client that name objects: searching, reading, and everything that takes a key. Handles are the
+ * client's own and stand for identities; what it may not see does not exist for it. A handle from a client never
+ * reaches the module untranslated.
+ */
+import { CKA, findBool, findUlong, unavailableAttribute } from "../cryptoki/attributes.js";
+import { type AnyCall, callByName, isObjectName } from "../cryptoki/calls.js";
+import { CKO, CKU } from "../cryptoki/constants.js";
+import { CKR } from "../cryptoki/rv.js";
+import type { AnyArgs, AnyResult, Attribute, CallArgs, CallContext } from "../cryptoki/types.js";
+import type { Shared, Visibility } from "./broker.js";
+import { findAll, type ObjectRecord } from "./objects.js";
+import { NO_HANDLE, newHandle, type Session, type SessionTable } from "./session-table.js";
+
+export interface ObjectCalls {
+  findInit(session: Session, args: CallArgs<"C_FindObjectsInit">, ctx: CallContext): Promise<AnyResult>;
+  findNext(session: Session, args: CallArgs<"C_FindObjects">): AnyResult;
+  findFinal(session: Session): AnyResult;
+  read(session: Session, args: CallArgs<"C_GetAttributeValue">, ctx: CallContext): Promise<AnyResult>;
+  /** Any other call of a session: the same on the module, with its own handles. */
+  pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult>;
+  clear(): void;
+}
+
+/** The owner of a session object that nobody has registered: no client has this name. */
+const NOBODY = "";
+
+export function createObjectCalls(shared: Shared, table: SessionTable, client: string, visibility: Visibility): ObjectCalls {
+  const { host, desk, objects, age } = shared;
+  const byHandle = new Map<bigint, ObjectRecord>();
+  const handles = new Map<ObjectRecord, bigint>();
+  const isUser = (slot: bigint) => table.users.get(slot) === CKU.CKU_USER;
+
+  function handleOf(record: ObjectRecord): bigint {
+    const known = handles.get(record);
+    if (known !== undefined) return known;
+    const handle = newHandle(byHandle);
+    byHandle.set(handle, record);
+    handles.set(record, handle);
+    return handle;
+  }
+
+  function sees(record: ObjectRecord): boolean {
+    if (record.private && !isUser(record.slot)) return false;
+    return record.owner === null ? visibility.object(record) : record.owner === client;
+  }
+
+  /** The record behind a client's handle, or undefined when it is none of this client's on this slot. */
+  function lookUp(session: Session, handle: bigint): ObjectRecord | undefined {
+    const record = byHandle.get(handle);
+    return record !== undefined && record.slot === session.slot && sees(record) ? record : undefined;
+  }
+
+  /**
+   * The module may be logged in for somebody else; this client is not, and must not make private objects then.
+   * null where the call may go on.
+   */
+  function refusedWithoutLogin(session: Session, call: AnyCall, args: AnyArgs): number | null {
+    if (call.name === "C_InitPIN") return table.users.get(session.slot) === CKU.CKU_SO ? null : CKR.CKR_USER_NOT_LOGGED_IN;
+    if (isUser(session.slot) || desk.generation(session.slot) === 0) return null;
+    if (!call.outs.some((name) => isObjectName(name) && name !== "objects")) return null;
+    const template = ((args["template"] ?? args["privateTemplate"]) as readonly Attribute[] | undefined) ?? [];
+    const says = findBool(template, CKA.CKA_PRIVATE);
+    const cls = findUlong(template, CKA.CKA_CLASS);
+    const publicByNature = cls === CKO.CKO_CERTIFICATE || cls === CKO.CKO_PUBLIC_KEY;
+    return says === false || (says === undefined && publicByNature) ? null : CKR.CKR_USER_NOT_LOGGED_IN;
+  }
+
+  /** Gives new objects handles of this client, and forgets what a change has made untrue. */
+  async function adopt(
+    session: Session,
+    real: bigint,
+    call: AnyCall,
+    mapped: AnyArgs,
+    answer: AnyResult,
+    ctx: CallContext,
+  ): Promise<AnyResult> {
+    if (answer.rv !== CKR.CKR_OK) return answer;
+    if (call.name === "C_SetAttributeValue" || call.name === "C_DestroyObject") objects.forget(session.slot, mapped["object"] as bigint);
+    if (call.name === "C_SetPIN") await desk.pinChanged(session.slot, mapped["newPin"] as Buffer | null);
+    const made: Record<string, bigint> = {};
+    for (const name of call.outs) {
+      const object = answer[name];
+      if (typeof object !== "bigint" || !isObjectName(name)) continue;
+      // Another client's search may have met it first, when it was still nobody's.
+      objects.forget(session.slot, object);
+      const record = await objects.describe(session.slot, real, object, client, age(session.slot), ctx);
+      if (record === null) return { rv: CKR.CKR_DEVICE_ERROR };
+      made[name] = handleOf(record);
+    }
+    return { ...answer, ...made };
+  }
+
+  async function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    const refused = refusedWithoutLogin(session, call, args);
+    if (refused !== null) return { rv: refused };
+    return table.run(session, ctx, call.phase === "init" || call.phase === "none", async (real) => {
+      const mapped: Record<string, unknown> = { ...args, session: real };
+      let usesPrivate = false;
+      for (const name of call.args) {
+        const given = mapped[name];
+        if (typeof given !== "bigint" || !isObjectName(name) || given === NO_HANDLE) continue;
+        const record = lookUp(session, given);
+        const found = record === undefined ? null : await objects.resolve(record, real, age(session.slot), ctx);
+        if (record === undefined || found === null)
+          return { rv: name === "object" ? CKR.CKR_OBJECT_HANDLE_INVALID : CKR.CKR_KEY_HANDLE_INVALID };
+        mapped[name] = found;
+        usesPrivate ||= record.private;
+      }
+      const answer = (await host.cryptoki.call(call.name, mapped as CallArgs, ctx)) as AnyResult;
+      if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate = usesPrivate;
+      return adopt(session, real, call, mapped, answer, ctx);
+    });
+  }
+
+  return {
+    async findInit(session, args, ctx) {
+      if (session.found !== null) return { rv: CKR.CKR_OPERATION_ACTIVE };
+      return table.run(session, ctx, true, async (real) => {
+        const { rv, objects: found } = await findAll(host.cryptoki, real, args.template, ctx);
+        if (rv !== CKR.CKR_OK) return { rv };
+        const mine: bigint[] = [];
+        for (const object of found) {
+          const record = await objects.describe(session.slot, real, object, NOBODY, age(session.slot), ctx);
+          if (record === null || !sees(record)) continue;
+          // What may not be read may not be searched for either: a search would tell its value bit by bit.
+          if (args.template.every((attribute) => visibility.attribute(record, attribute.type))) mine.push(handleOf(record));
+        }
+        session.found = mine;
+        return { rv: CKR.CKR_OK };
+      });
+    },
+    findNext(session, args) {
+      if (session.found === null) return { rv: CKR.CKR_OPERATION_NOT_INITIALIZED };
+      if (args.room === null) return { rv: CKR.CKR_ARGUMENTS_BAD };
+      return { rv: CKR.CKR_OK, objects: session.found.splice(0, args.room) };
+    },
+    findFinal(session) {
+      if (session.found === null) return { rv: CKR.CKR_OPERATION_NOT_INITIALIZED };
+      session.found = null;
+      return { rv: CKR.CKR_OK };
+    },
+    async read(session, args, ctx) {
+      const record = lookUp(session, args.object);
+      if (record === undefined) return { rv: CKR.CKR_OBJECT_HANDLE_INVALID };
+      const call = callByName("C_GetAttributeValue");
+      const open = args.query.filter((query) => visibility.attribute(record, query.type));
+      if (open.length === args.query.length) return pass(session, call, args, ctx);
+      const answer = open.length === 0 ? { rv: CKR.CKR_OK, attributes: [] } : await pass(session, call, { ...args, query: open }, ctx);
+      const given = (answer as AnyResult)["attributes"] as readonly Attribute[] | undefined;
+      if (given === undefined) return answer;
+      const byType = new Map(given.map((attribute) => [attribute.type, attribute]));
+      const attributes = args.query.map(({ type }) => byType.get(type) ?? unavailableAttribute(type));
+      return { rv: answer.rv === CKR.CKR_OK ? CKR.CKR_ATTRIBUTE_SENSITIVE : answer.rv, attributes };
+    },
+    pass,
+    clear() {
+      byHandle.clear();
+      handles.clear();
+    },
+  };
+}

@@ -1,0 +1,140 @@
+/*
+ * The sessions of one client: virtual handles, the real session behind each, and who the client is logged in as.
+ * A real session that was lost (a restarted host, a released card) is opened again when it is next needed.
+ */
+import { randomBytes } from "node:crypto";
+import { CKF, CKS, CKU } from "../cryptoki/constants.js";
+import { CKR } from "../cryptoki/rv.js";
+import type { AnyResult, CallContext } from "../cryptoki/types.js";
+import type { Shared } from "./broker.js";
+
+/** Sessions one client may hold; one more is CKR_SESSION_COUNT. */
+export const MAX_SESSIONS_PER_CLIENT = 256;
+/** CK_INVALID_HANDLE. */
+export const NO_HANDLE = 0n;
+
+export interface Session {
+  readonly handle: bigint;
+  readonly slot: bigint;
+  readonly flags: bigint;
+  real: { readonly handle: bigint; readonly epoch: number } | null;
+  /** What is left of the running search, or null when there is none. */
+  found: bigint[] | null;
+  /** A private object is in use by a running operation, which a log-out must end. */
+  usesPrivate: boolean;
+  /** Calls on one session run one after another, whatever the wire allows. */
+  tail: Promise<unknown>;
+}
+
+export interface SessionTable {
+  get(handle: bigint): Session | undefined;
+  all(): readonly Session[];
+  ofSlot(slot: bigint): readonly Session[];
+  /** The user type this client is logged in as, by slot. */
+  readonly users: Map<bigint, bigint>;
+  open(slot: bigint, flags: bigint, ctx: CallContext): Promise<{ rv: number; session: Session | null }>;
+  /** Closes a session; with its last one on a slot the client is logged out there (PKCS#11 v2.40, 5.6). */
+  close(session: Session, ctx: CallContext): Promise<void>;
+  closeAll(ctx: CallContext): Promise<void>;
+  /** The real handle of a session, opened again where it was lost. */
+  real(session: Session, ctx: CallContext): Promise<{ rv: number; handle: bigint }>;
+  /** Gives the real session back; the virtual one stays. */
+  release(session: Session, ctx: CallContext): Promise<void>;
+  /**
+   * Runs on the real session. Where the card lost the session or the log-in, that is made good and `run` tried once
+   * more, if `repeatable`: an operation that is under way cannot be begun again on another session.
+   */
+  run(session: Session, ctx: CallContext, repeatable: boolean, run: (handle: bigint) => Promise<AnyResult>): Promise<AnyResult>;
+}
+
+/** A random handle that is not taken: 31 bits, so that 32-bit clients can hold it. */
+export function newHandle(taken: { has(handle: bigint): boolean }): bigint {
+  for (;;) {
+    const handle = BigInt(randomBytes(4).readUInt32BE() >>> 1);
+    if (handle !== NO_HANDLE && !taken.has(handle)) return handle;
+  }
+}
+
+/** What C_GetSessionInfo says: the state is that of this client's log-in, not the module's. */
+export function sessionInfo(session: Session, user: bigint | undefined): AnyResult {
+  const writes = (session.flags & CKF.CKF_RW_SESSION) !== 0n;
+  const open = writes ? CKS.CKS_RW_PUBLIC_SESSION : CKS.CKS_RO_PUBLIC_SESSION;
+  const inUser = writes ? CKS.CKS_RW_USER_FUNCTIONS : CKS.CKS_RO_USER_FUNCTIONS;
+  const state = user === undefined ? open : user === CKU.CKU_SO ? CKS.CKS_RW_SO_FUNCTIONS : inUser;
+  return { rv: CKR.CKR_OK, slot: session.slot, state, flags: session.flags, deviceError: 0n };
+}
+
+export function createSessionTable({ host, desk }: Shared): SessionTable {
+  const sessions = new Map<bigint, Session>();
+  const users = new Map<bigint, bigint>();
+
+  async function real(session: Session, ctx: CallContext): Promise<{ rv: number; handle: bigint }> {
+    if (session.real !== null && session.real.epoch === host.epoch) return { rv: CKR.CKR_OK, handle: session.real.handle };
+    const opened = await host.cryptoki.call("C_OpenSession", { slot: session.slot, flags: session.flags }, ctx);
+    if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return { rv: opened.rv, handle: NO_HANDLE };
+    session.real = { handle: opened.session, epoch: host.epoch };
+    session.usesPrivate = false;
+    const rv = users.get(session.slot) === CKU.CKU_USER ? await desk.renew(session.slot, ctx, false) : CKR.CKR_OK;
+    return { rv, handle: opened.session };
+  }
+
+  async function release(session: Session, ctx: CallContext): Promise<void> {
+    const held = session.real;
+    session.real = null;
+    session.usesPrivate = false;
+    if (held !== null && held.epoch === host.epoch) await host.cryptoki.call("C_CloseSession", { session: held.handle }, ctx);
+  }
+
+  const ofSlot = (slot: bigint) => [...sessions.values()].filter((session) => session.slot === slot);
+
+  async function close(session: Session, ctx: CallContext): Promise<void> {
+    sessions.delete(session.handle);
+    if (ofSlot(session.slot).length === 0 && users.delete(session.slot)) await desk.logout(session.slot, session.real?.handle ?? null, ctx);
+    await release(session, ctx);
+  }
+
+  async function run(
+    session: Session,
+    ctx: CallContext,
+    repeatable: boolean,
+    action: (handle: bigint) => Promise<AnyResult>,
+  ): Promise<AnyResult> {
+    const opened = await real(session, ctx);
+    if (opened.rv !== CKR.CKR_OK) return { rv: opened.rv };
+    const answer = await action(opened.handle);
+    if (answer.rv === CKR.CKR_SESSION_HANDLE_INVALID || answer.rv === CKR.CKR_SESSION_CLOSED) {
+      session.real = null;
+      return repeatable ? run(session, ctx, false, action) : { rv: CKR.CKR_DEVICE_REMOVED };
+    }
+    if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN && repeatable && users.get(session.slot) === CKU.CKU_USER) {
+      const rv = await desk.renew(session.slot, ctx, true);
+      return rv === CKR.CKR_OK ? run(session, ctx, false, action) : { rv };
+    }
+    return answer;
+  }
+
+  return {
+    users,
+    get: (handle) => sessions.get(handle),
+    all: () => [...sessions.values()],
+    ofSlot,
+    async open(slot, flags, ctx) {
+      if (sessions.size >= MAX_SESSIONS_PER_CLIENT) return { rv: CKR.CKR_SESSION_COUNT, session: null };
+      const handle = newHandle(sessions);
+      const session: Session = { handle, slot, flags, real: null, found: null, usesPrivate: false, tail: Promise.resolve() };
+      // Opened at once, so that a client sees the module's own reason for a no.
+      const { rv } = await real(session, ctx);
+      if (rv !== CKR.CKR_OK) return { rv, session: null };
+      sessions.set(handle, session);
+      return { rv, session };
+    },
+    close,
+    async closeAll(ctx) {
+      for (const session of [...sessions.values()]) await close(session, ctx);
+      users.clear();
+    },
+    real,
+    release,
+    run,
+  };
+}
