@@ -1,0 +1,101 @@
+/*
+ * One life of a token host process: starts it, carries messages, ends it. It owns the process and its pipes and nothing
+ * else; who restarts what and what a death means is the supervisor's business (host.ts).
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import type { Duplex, Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+import type { Log } from "../../base/log.js";
+import { printable } from "../../base/printable.js";
+import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
+import type { FromHost, ToHost } from "./messages.js";
+
+const CLOSE_MS = 2000;
+const MAX_LINE_BYTES = 2000;
+
+export interface HostChildOptions {
+  /** A descriptor of this process that the host shall have as 4, or null. */
+  readonly pinDescriptor: number | null;
+  readonly log: Log;
+  onMessage(message: FromHost): void;
+  /** Called once, with how it ended in words. */
+  onExit(how: string): void;
+}
+
+export interface HostChild {
+  readonly pid: number | undefined;
+  /** `secret`: the bytes are wiped once they are written. */
+  send(message: ToHost, secret?: boolean): void;
+  /** SIGKILL; `onExit` follows. */
+  kill(): void;
+  /** Asks it to end, kills it when it does not; resolves when it is gone. */
+  close(): Promise<void>;
+}
+
+/** The program of the host: compiled beside this file, or in dist/ when this file runs as source (tests). */
+function programPath(): string {
+  const beside = fileURLToPath(new URL("./main.js", import.meta.url));
+  if (existsSync(beside)) return beside;
+  return fileURLToPath(new URL("../../../dist/token/host/main.js", import.meta.url));
+}
+
+/** What the module prints goes to the log, a printable line at a time, and never to a terminal. */
+function capture(stream: Readable, name: string, log: Log): void {
+  let pending = "";
+  stream.on("data", (chunk: Buffer) => {
+    const lines = (pending + chunk.toString("latin1")).split("\n");
+    pending = (lines.pop() ?? "").slice(-MAX_LINE_BYTES);
+    for (const line of lines) log.debug("the module wrote", { stream: name, line: printable(Buffer.from(line, "latin1")) });
+  });
+  stream.on("error", () => {});
+}
+
+export function startHostChild({ pinDescriptor, log, onMessage, onExit }: HostChildOptions): HostChild {
+  // Without a shell and without a group of its own: it shares our terminal, so that it can ask on it.
+  const child: ChildProcess = spawn(process.execPath, [programPath()], {
+    stdio: ["ignore", "pipe", "pipe", "pipe", ...(pinDescriptor === null ? [] : [pinDescriptor])],
+  });
+  const pipe = child.stdio[3] as Duplex;
+  const decoder = createFrameDecoder();
+  if (child.stdout) capture(child.stdout, "stdout", log);
+  if (child.stderr) capture(child.stderr, "stderr", log);
+
+  const gone = new Promise<void>((resolve) => {
+    let over = false;
+    const finish = (how: string) => {
+      if (over) return;
+      over = true;
+      resolve();
+      onExit(how);
+    };
+    child.on("error", (error) => finish(printable(error.message)));
+    // `close` comes after the last of its output, so no message is lost.
+    child.on("close", (code, signal) => finish(signal === null ? `ended with status ${code}` : `was ended by ${signal}`));
+  });
+  pipe.on("error", () => {
+    // A broken pipe is the sign of a death, which `close` tells.
+  });
+  pipe.on("data", (chunk: Buffer) => {
+    for (const body of decoder.push(chunk)) onMessage(decodeBody<FromHost>(body));
+  });
+
+  return {
+    get pid() {
+      return child.pid;
+    },
+    send(message, secret = false) {
+      const frame = encodeFrame(message);
+      pipe.write(frame, () => {
+        if (secret) frame.fill(0);
+      });
+    },
+    kill: () => void child.kill("SIGKILL"),
+    async close() {
+      const timer = setTimeout(() => child.kill("SIGKILL"), CLOSE_MS);
+      pipe.end(encodeFrame({ kind: "close" } satisfies ToHost));
+      await gone;
+      clearTimeout(timer);
+    },
+  };
+}

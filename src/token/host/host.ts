@@ -1,0 +1,178 @@
+/*
+ * The token host as the agent sees it: a Cryptoki over a process that holds the module, restarted when the module
+ * crashes or hangs, and the questions that only that process may ask. Calls go to the module one at a time. It must
+ * never hold a PIN (a client's own, passed through, aside) and never let a module take the agent down.
+ */
+import { fstatSync } from "node:fs";
+import { TokenfwdError } from "../../base/errors.js";
+import { createEmitter, type Emitter } from "../../base/events.js";
+import { type Log, silentLog } from "../../base/log.js";
+import { printable } from "../../base/printable.js";
+import type { CallClass } from "../../cryptoki/calls.js";
+import { CKU } from "../../cryptoki/constants.js";
+import { CKR } from "../../cryptoki/rv.js";
+import type { CallContext, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
+import type { PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
+import { checkModuleFile } from "./module-file.js";
+import { createSupervisor } from "./supervisor.js";
+
+export type { PinSource, UnlockRequest, UnlockResult } from "./messages.js";
+
+export interface TokenHostOptions {
+  readonly modulePath: string;
+  readonly pinSource: PinSource;
+  /** Program to ask with where there is no terminal; else TOKENFWD_PINENTRY, else `pinentry` on PATH. */
+  readonly pinentry?: string;
+  /** Overrides of the deadlines by class, in milliseconds. */
+  readonly deadlinesMs?: Partial<Record<CallClass, number>>;
+  /** From the start of the process until the module is initialised; default 10,000. */
+  readonly loadTimeoutMs?: number;
+  /** After how long a private-key call counts as waiting for a touch; default 3,000. */
+  readonly touchNoticeMs?: number;
+  /** Gets what the module prints. */
+  readonly log?: Log;
+}
+
+/** What a host tells beside the events of every Cryptoki. */
+export interface HostEvents extends CryptokiEvents {
+  /** A question or a touch at the workstation begins or ends. */
+  prompt: PromptEvent;
+  /** The process died or was killed; `reason` is printable. Calls that were running answered CKR_DEVICE_REMOVED. */
+  fault: { readonly reason: string };
+}
+
+export interface TokenHost extends AsyncDisposable {
+  /**
+   * REAL handles and slots. C_Initialize and C_Finalize answer CKR_OK and do nothing: the module is initialised as
+   * long as the process lives. A call whose session is of an earlier epoch answers CKR_SESSION_HANDLE_INVALID.
+   */
+  readonly cryptoki: Cryptoki;
+  /**
+   * Logs in with the PIN of the source. Simultaneous requests of one `who` for one slot share the question and its
+   * result. A token with a PIN pad of its own answers CKR_FUNCTION_NOT_SUPPORTED.
+   */
+  unlock(request: UnlockRequest, ctx: CallContext): Promise<UnlockResult>;
+  /** A yes or no at the workstation: terminal, else pinentry, else false. `timeoutMs` default 60,000. */
+  confirm(question: string, ctx: CallContext, timeoutMs?: number): Promise<boolean>;
+  /** True when there is something to get a PIN from: terminal, pinentry, file, descriptor. */
+  canAsk(): Promise<boolean>;
+  /** Wipes the PIN of a slot and logs the token out. */
+  lock(slot: bigint): Promise<void>;
+  /** +1 at each restart of the process; handles of earlier epochs are void. Starts at 0. */
+  readonly epoch: number;
+  /** Of the process that holds the module; undefined while there is none. */
+  readonly pid: number | undefined;
+  readonly events: Emitter<HostEvents>;
+  /** Releases the module and ends the process; calls that wait answer CKR_CRYPTOKI_NOT_INITIALIZED. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+const CONFIRM_TIMEOUT_MS = 60_000;
+
+/** One question that several callers wait for; it ends when nobody waits any more. */
+interface SharedUnlock {
+  readonly result: Promise<UnlockResult>;
+  readonly abort: AbortController;
+  waiters: number;
+}
+
+const CANCELLED: UnlockResult = { rv: CKR.CKR_FUNCTION_CANCELED, asked: false, reason: "cancelled" };
+
+function checkDescriptor(source: PinSource): number | null {
+  if (source.kind !== "fd") return null;
+  try {
+    fstatSync(source.fd);
+    return source.fd;
+  } catch (cause) {
+    throw new TokenfwdError("E_PIN_SOURCE", `descriptor ${source.fd} is not open`, {
+      cause,
+      hint: `open it in the shell: tokenfwd ... fd:${source.fd} ${source.fd}< PINFILE`,
+    });
+  }
+}
+
+/**
+ * Starts the process and loads the module. Rejects with E_MODULE (missing, not a library, another architecture, not a
+ * PKCS#11 module, one of p11-kit's own), E_MODULE_FAULT (it crashed, hung or refused while loading) or E_PIN_SOURCE.
+ */
+export async function createTokenHost(options: TokenHostOptions): Promise<TokenHost> {
+  const { pinSource, log = silentLog } = options;
+  const modulePath = checkModuleFile(options.modulePath);
+  const pinDescriptor = checkDescriptor(pinSource);
+  const events = createEmitter<HostEvents>();
+  const supervisor = createSupervisor({
+    // The name it was given, not the real one: some modules find their configuration by it.
+    start: {
+      kind: "start",
+      modulePath: options.modulePath,
+      pinSource,
+      pinentry: options.pinentry ?? process.env["TOKENFWD_PINENTRY"] ?? null,
+    },
+    shownPath: printable(modulePath),
+    pinDescriptor,
+    deadlinesMs: options.deadlinesMs ?? {},
+    ...(options.loadTimeoutMs === undefined ? {} : { loadTimeoutMs: options.loadTimeoutMs }),
+    ...(options.touchNoticeMs === undefined ? {} : { touchNoticeMs: options.touchNoticeMs }),
+    log,
+    events,
+  });
+  await supervisor.ready;
+  const shared = new Map<string, SharedUnlock>();
+
+  async function askUnlock(request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult> {
+    const reply = await supervisor.request((id) => ({ kind: "unlock", id, request }), signal);
+    if (reply === null) return signal.aborted ? CANCELLED : { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
+    return reply.kind === "unlocked" ? reply.result : { rv: CKR.CKR_GENERAL_ERROR, asked: false };
+  }
+
+  async function unlock(request: UnlockRequest, ctx: CallContext): Promise<UnlockResult> {
+    if (ctx.signal.aborted) return CANCELLED;
+    // The log-in of a key belongs to one session; that of a user to the token.
+    if (request.userType !== CKU.CKU_USER) return askUnlock(request, ctx.signal);
+    const key = `${supervisor.epoch}/${request.slot}/${request.who}`;
+    let entry = shared.get(key);
+    if (entry === undefined) {
+      const abort = new AbortController();
+      const result = askUnlock(request, abort.signal).finally(() => shared.delete(key));
+      entry = { result, abort, waiters: 0 };
+      shared.set(key, entry);
+    }
+    const { result, abort } = entry;
+    entry.waiters += 1;
+    let leave = (): void => {};
+    const left = new Promise<UnlockResult>((resolve) => {
+      leave = () => resolve(CANCELLED);
+    });
+    ctx.signal.addEventListener("abort", leave, { once: true });
+    try {
+      return await Promise.race([result, left]);
+    } finally {
+      ctx.signal.removeEventListener("abort", leave);
+      entry.waiters -= 1;
+      if (entry.waiters === 0) abort.abort();
+    }
+  }
+
+  async function answer(make: Parameters<typeof supervisor.request>[0], signal?: AbortSignal): Promise<boolean> {
+    const reply = await supervisor.request(make, signal);
+    return reply !== null && reply.kind === "answer" && reply.yes;
+  }
+
+  const close = () => supervisor.close();
+  return {
+    cryptoki: { call: supervisor.call, events, close: async () => {} },
+    unlock,
+    confirm: (question, ctx, timeoutMs = CONFIRM_TIMEOUT_MS) => answer((id) => ({ kind: "confirm", id, question, timeoutMs }), ctx.signal),
+    canAsk: () => answer((id) => ({ kind: "can-ask", id })),
+    lock: async (slot) => void (await answer((id) => ({ kind: "lock", id, slot }))),
+    get epoch() {
+      return supervisor.epoch;
+    },
+    get pid() {
+      return supervisor.pid;
+    },
+    events,
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}

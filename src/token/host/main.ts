@@ -1,0 +1,195 @@
+/*
+ * The token host: a process that holds one PKCS#11 module and the PIN, and speaks to the agent over descriptor 3.
+ * Module calls are synchronous and one at a time, so while the module waits (a touch) this process waits; it is killed
+ * from outside when it waits too long. It must never write a PIN anywhere, never act on anything but its pipe and the
+ * person, and never outlive its agent: it ends when the pipe does, or when the call it is blocked in returns.
+ */
+import { Socket } from "node:net";
+import { TokenfwdError } from "../../base/errors.js";
+import { type CallName, callByName } from "../../cryptoki/calls.js";
+import { CKF } from "../../cryptoki/constants.js";
+import { CKR } from "../../cryptoki/rv.js";
+import type { CallArgs, CallResult } from "../../cryptoki/types.js";
+import { createDriver, type TokenDriver } from "../driver/pkcs11js.js";
+import type { Asker } from "./asker.js";
+import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
+import type { FromHost, ToHost } from "./messages.js";
+import { checkPinFile } from "./pin-file.js";
+import { createPinentry, findPinentry } from "./pinentry.js";
+import { createPresence, type Presence } from "./presence.js";
+import { openTerminal } from "./terminal.js";
+import { createUnlocker, type Unlocker } from "./unlocker.js";
+
+const PIPE_FD = 3;
+const PIN_FD = 4;
+/** How often a token whose PIN is held is looked for when nobody calls: its PIN goes when it goes. */
+const PRESENCE_INTERVAL_MS = 3000;
+
+interface Running {
+  readonly driver: TokenDriver;
+  readonly unlocker: Unlocker;
+  readonly presence: Presence;
+}
+
+process.title = "tokenfwd token host";
+// The agent decides when this process ends: Ctrl-C and a closed terminal reach it as well, and it closes the pipe.
+for (const signal of ["SIGINT", "SIGHUP", "SIGQUIT"] as const) process.on(signal, () => {});
+process.on("SIGTERM", () => end());
+
+const pipe = new Socket({ fd: PIPE_FD, readable: true, writable: true });
+const decoder = createFrameDecoder();
+const cancels = new Map<number, AbortController>();
+let running: Running | null = null;
+let ending = false;
+
+function send(message: FromHost): void {
+  if (!ending) pipe.write(encodeFrame(message));
+}
+
+/** Ends the questions (which puts the terminal back), wipes the PINs, releases the module. */
+function end(): void {
+  if (ending) return;
+  ending = true;
+  for (const cancel of cancels.values()) cancel.abort();
+  running?.unlocker.dispose();
+  // The questions end in the microtasks that the aborts have queued.
+  setImmediate(() => {
+    running?.driver.finalize();
+    process.exit(0);
+  });
+}
+
+/** A call of our own: the agent is told first, so that it can tell a slow token from a hung one. */
+function guarded(driver: TokenDriver): TokenDriver {
+  return {
+    ...driver,
+    call(name, args) {
+      send({ kind: "busy", class: callByName(name).class });
+      try {
+        return driver.call(name, args);
+      } finally {
+        send({ kind: "idle" });
+      }
+    },
+  };
+}
+
+function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "start" }>): void {
+  try {
+    if (pinSource.kind === "file") checkPinFile(pinSource.path);
+    const driver = createDriver(modulePath);
+    const askers = (): Asker[] => {
+      const terminal = openTerminal();
+      if (terminal !== null) return [terminal];
+      const program = findPinentry(pinentry, process.env);
+      return program === null ? [] : [createPinentry(program, process.env)];
+    };
+    const own = guarded(driver);
+    const unlocker = createUnlocker({
+      driver: own,
+      source: pinSource,
+      descriptor: PIN_FD,
+      askers,
+      notify: (prompt, terminal) => send({ kind: "prompt", prompt, terminal }),
+    });
+    const presence = createPresence((name, slot) => {
+      if (name === "token-gone") unlocker.wipe(slot);
+      send({ kind: "event", name, slot });
+    });
+    running = { driver, unlocker, presence };
+    setInterval(() => {
+      if (!unlocker.holdsPin) return;
+      const args = { tokenPresent: 1, room: 4096 };
+      presence.observe("C_GetSlotList", args, own.call("C_GetSlotList", args));
+    }, PRESENCE_INTERVAL_MS).unref();
+    send({ kind: "ready" });
+  } catch (error) {
+    const { code, message, hint } = TokenfwdError.from(error);
+    send({ kind: "failed", code, message, hint: hint ?? null });
+  }
+}
+
+/** Really logs out, through a session of its own where that is possible. */
+function lock({ driver, unlocker }: Running, slot: bigint): void {
+  unlocker.wipe(slot);
+  const opened = driver.call("C_OpenSession", { slot, flags: CKF.CKF_SERIAL_SESSION });
+  if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return;
+  driver.call("C_Logout", { session: opened.session });
+  driver.call("C_CloseSession", { session: opened.session });
+  send({ kind: "event", name: "locked", slot });
+}
+
+async function asking<T>(id: number, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const cancel = new AbortController();
+  cancels.set(id, cancel);
+  try {
+    return await run(cancel.signal);
+  } finally {
+    cancels.delete(id);
+  }
+}
+
+async function handle(message: ToHost, host: Running): Promise<void> {
+  switch (message.kind) {
+    case "call": {
+      const { id, name } = message;
+      const args = message.args as CallArgs<CallName>;
+      const result: CallResult = host.driver.call(name, args);
+      send({ kind: "result", id, result });
+      host.presence.observe(name, args, result);
+      return;
+    }
+    case "unlock": {
+      const { id, request } = message;
+      send({ kind: "unlocked", id, result: await asking(id, (signal) => host.unlocker.unlock(request, signal)) });
+      return;
+    }
+    case "confirm": {
+      const { id, question, timeoutMs } = message;
+      send({ kind: "answer", id, yes: await asking(id, (signal) => host.unlocker.confirm(question, timeoutMs, signal)) });
+      return;
+    }
+    case "can-ask":
+      send({ kind: "answer", id: message.id, yes: host.unlocker.canAsk() });
+      return;
+    case "lock":
+      lock(host, message.slot);
+      send({ kind: "answer", id: message.id, yes: true });
+      return;
+    case "cancel":
+      cancels.get(message.id)?.abort();
+      return;
+    case "start":
+    case "close":
+      return;
+  }
+}
+
+function receive(body: Buffer): void {
+  const message = decodeBody<ToHost>(body);
+  if (message.kind === "start") {
+    start(message);
+    return;
+  }
+  if (message.kind === "close") {
+    end();
+    return;
+  }
+  if (running === null) return;
+  // A bug in here must look like a crash: the agent answers the call and starts a fresh process.
+  handle(message, running)
+    .catch((error: unknown) => {
+      process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);
+      process.exit(70);
+    })
+    .finally(() => {
+      if (message.kind === "call") body.fill(0);
+    });
+}
+
+pipe.on("data", (chunk: Buffer) => {
+  for (const body of decoder.push(chunk)) receive(body);
+});
+pipe.on("end", end);
+pipe.on("close", end);
+pipe.on("error", end);

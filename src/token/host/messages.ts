@@ -1,0 +1,70 @@
+/*
+ * What crosses the pipe between the agent and its token host. Types only.
+ * A PIN crosses it in one case: the arguments of a call that a client sent one in (`client` mode, or the profile full).
+ */
+import type { ErrorCode } from "../../base/errors.js";
+import type { CallClass, CallName } from "../../cryptoki/calls.js";
+import type { CallResult } from "../../cryptoki/types.js";
+
+/** Where the PIN comes from. `fd` is a descriptor of the process that calls createTokenHost. */
+export type PinSource =
+  | { readonly kind: "ask" }
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "fd"; readonly fd: number }
+  | { readonly kind: "client" };
+
+export interface UnlockRequest {
+  readonly slot: bigint;
+  /** A real session of this slot. */
+  readonly session: bigint;
+  /** CKU_USER or CKU_CONTEXT_SPECIFIC. */
+  readonly userType: bigint;
+  /** Who asks, as the question shows it: `ops@bastion`. */
+  readonly who: string;
+  /** For each question; default 60,000. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * How an unlock ended. `asked` is false when nobody at the workstation was asked for it: the token was logged in
+ * already, or the PIN was at hand; who wants a person's yes must then ask for it.
+ */
+export interface UnlockResult {
+  readonly rv: number;
+  readonly asked: boolean;
+  readonly reason?: "cancelled" | "timeout" | "no-source" | "last-try-declined" | "wrong-pin" | "locked";
+}
+
+/** A question at the workstation, or the device waiting for a finger. `token` is its label, empty where unknown. */
+export interface PromptEvent {
+  readonly kind: "pin" | "confirm" | "touch";
+  readonly state: "open" | "closed";
+  readonly token: string;
+  /** 1 when the token says that one try is left; null when it does not say. */
+  readonly triesLeft: number | null;
+}
+
+/** Agent to host. */
+export type ToHost =
+  | { readonly kind: "start"; readonly modulePath: string; readonly pinSource: PinSource; readonly pinentry: string | null }
+  | { readonly kind: "call"; readonly id: number; readonly name: CallName; readonly args: object }
+  | { readonly kind: "unlock"; readonly id: number; readonly request: UnlockRequest }
+  | { readonly kind: "confirm"; readonly id: number; readonly question: string; readonly timeoutMs: number }
+  | { readonly kind: "cancel"; readonly id: number }
+  | { readonly kind: "can-ask"; readonly id: number }
+  | { readonly kind: "lock"; readonly id: number; readonly slot: bigint }
+  | { readonly kind: "close" };
+
+/** Host to agent. */
+export type FromHost =
+  | { readonly kind: "ready" }
+  | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string; readonly hint: string | null }
+  | { readonly kind: "result"; readonly id: number; readonly result: CallResult }
+  | { readonly kind: "unlocked"; readonly id: number; readonly result: UnlockResult }
+  | { readonly kind: "answer"; readonly id: number; readonly yes: boolean }
+  /** The host is about to call the module of its own accord: the deadline of this class holds until `idle`. */
+  | { readonly kind: "busy"; readonly class: CallClass }
+  | { readonly kind: "idle" }
+  /** `terminal`: how `stty` restores the terminal if the host dies while the question is open. */
+  | { readonly kind: "prompt"; readonly prompt: PromptEvent; readonly terminal: string | null }
+  | { readonly kind: "event"; readonly name: "token-in" | "token-gone" | "locked"; readonly slot: bigint };
