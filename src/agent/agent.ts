@@ -12,7 +12,7 @@ import type { PinMode } from "../token/login.js";
 import { createP11KitServer } from "../wire/p11kit/server.js";
 import { createAudit, type KeyUse } from "./audit.js";
 import { exposeKey } from "./exposure.js";
-import { agentContext, type Inspection, inspectToken, listTokens, selectsToken } from "./inspect.js";
+import { agentContext, type Inspection, inspectToken } from "./inspect.js";
 import { answerPing } from "./ping.js";
 import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
 
@@ -33,13 +33,14 @@ export interface AgentOptions {
 export interface AgentLimits {
   /** Clients in all; one more is closed at once. */
   readonly maxClients: number;
-  /** Clients of one destination. */
+  /** Clients of one bastion; programs on this workstation are not counted. */
   readonly maxClientsPerDestination: number;
   /** A client that has not sent its version byte by then is closed. */
   readonly versionByteTimeoutMs: number;
 }
 
 const DEFAULT_LIMITS: AgentLimits = { maxClients: 256, maxClientsPerDestination: 64, versionByteTimeoutMs: 10_000 };
+const MAX_SLOTS = 1_024;
 /** Above this much unanswered input a stream is no longer read. */
 const MAX_PENDING_BYTES = 2 * 1024 * 1024;
 
@@ -130,7 +131,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
 
     // A peer that resets its connection is an end like any other.
     stream.on("error", () => undefined);
-    const ofDestination = [...open.values()].filter((other) => other.destination === destination).length;
+    // A destination is a bastion: what runs on this workstation is held to the whole alone.
+    const ofDestination = origin.kind === "local" ? 0 : [...open.values()].filter((other) => other.destination === destination).length;
     if (stopping.signal.aborted || open.size >= limits.maxClients || ofDestination >= limits.maxClientsPerDestination) {
       events.emit("violation", { client, reason: "too many clients" });
       stream.destroy();
@@ -153,6 +155,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
         counters.bytesOut += bytes.length;
         if (stream.writable) stream.write(bytes);
       },
+      full: () => (stream.writableNeedDrain && !stream.destroyed ? drained(stream) : null),
       onFirstFrameOptions(bytes) {
         onOptions?.(bytes);
         // Who serves a socket is the business of this workstation alone.
@@ -187,7 +190,6 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       await cryptoki.close();
       open.delete(attachment);
     });
-    // EOF is Finalize: what was asked before it is still answered, then the stream is ended.
     void server.idle.then(() => stream.end());
     open.set(attachment, { destination, done });
     return attachment;
@@ -201,8 +203,11 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       return open.size;
     },
     async slots() {
-      const tokens = await listTokens(host, agentContext(stopping.signal));
-      return tokens.filter((token) => slotVisible(token.slot) && selectsToken(selector, token)).map((token) => token.slot);
+      // Asked as a client asks, for it is compared with what one sees.
+      const looking = broker.createClient("agent", visibility);
+      const { slots } = await looking.call("C_GetSlotList", { tokenPresent: 1, room: MAX_SLOTS }, agentContext(stopping.signal));
+      await looking.close();
+      return Array.isArray(slots) ? (slots as readonly bigint[]) : [];
     },
     async unlock(given, signal) {
       const origin: Origin = { ...given, connectId: "unlock" };
@@ -219,4 +224,17 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       for (const stop of stops) stop();
     },
   };
+}
+
+/** Resolves when the stream takes bytes again, or never will. */
+function drained(stream: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      stream.off("drain", settle);
+      stream.off("close", settle);
+      resolve();
+    };
+    stream.once("drain", settle);
+    stream.once("close", settle);
+  });
 }

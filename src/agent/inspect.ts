@@ -72,7 +72,7 @@ export async function listTokens(host: TokenHost, ctx: CallContext): Promise<Tok
 /** True when `selector`, a label or a pkcs11: URI, means this token; null means every token. */
 export function selectsToken(selector: string | null, token: TokenIdentity): boolean {
   if (selector === null) return true;
-  return selector.startsWith("pkcs11:") ? matchesToken(parseSelector(selector), token) : token.label === selector;
+  return /^pkcs11:/i.test(selector) ? matchesToken(parseSelector(selector), token) : token.label === selector;
 }
 
 async function publicObjects(host: TokenHost, token: TokenSummary, ctx: CallContext): Promise<PublicObject[]> {
@@ -107,7 +107,7 @@ async function publicObjects(host: TokenHost, token: TokenSummary, ctx: CallCont
 export async function inspectToken(
   host: TokenHost,
   token: string | null = null,
-  signal = new AbortController().signal,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<Inspection> {
   const ctx = agentContext(signal);
   const all = await listTokens(host, ctx);

@@ -43,7 +43,8 @@ def main() -> None:
                 os.write(master, data)
             else:
                 sources.remove(0)
-                os.kill(pid, 1)
+                if status is None:
+                    os.kill(pid, 1)
         if master in ready:
             os.write(1, os.read(master, 65536))
             continue

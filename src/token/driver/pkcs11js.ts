@@ -7,7 +7,7 @@
 import type { CallName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
-import type { CallArgs, CallResult, Version } from "../../cryptoki/types.js";
+import type { CallArgs, CallResult } from "../../cryptoki/types.js";
 import {
   handleBytes,
   handleValue,
@@ -23,6 +23,7 @@ import {
   ulong,
 } from "./arguments.js";
 import { getAttributes } from "./get-attributes.js";
+import { createInformationHandlers, type Handler, mustSucceed, slotArgument } from "./information.js";
 import { loadModule, type NativeModule } from "./native.js";
 
 /** A loaded and initialised module. Calls block; one caller at a time. */
@@ -31,9 +32,6 @@ export interface TokenDriver {
   /** C_Finalize of the module, at the end of the process; no call may follow. */
   finalize(): void;
 }
-
-/** Each handler gets the arguments as they came: nothing is trusted to have the type that the compiler believes. */
-type Handler = (args: Readonly<Record<string, unknown>>) => CallResult;
 
 /** Most handles in one C_FindObjects. */
 const MAX_FOUND = MAX_OUTPUT_BYTES / 8;
@@ -60,30 +58,9 @@ export function createDriver(modulePath: string): TokenDriver {
   };
 }
 
-/** Info strings come decoded; back to the exact bytes of the struct, padded with spaces. */
-function padded(text: unknown, size: number): Buffer {
-  const bytes = Buffer.alloc(size, " ");
-  bytes.write(typeof text === "string" ? text : "", "utf8");
-  return bytes;
-}
-
-/** A handle list for this room: the list when it fits, its length alone for a length query or too little room. */
-function list(values: readonly bigint[], room: unknown): { rv: number; values: readonly bigint[] | number } {
-  if (room === null) return { rv: CKR.CKR_OK, values: values.length };
-  if (typeof room !== "number" || !Number.isInteger(room) || room < 0) throw new Refusal(CKR.CKR_ARGUMENTS_BAD);
-  return room < values.length ? { rv: CKR.CKR_BUFFER_TOO_SMALL, values: values.length } : { rv: CKR.CKR_OK, values };
-}
-
 function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>> {
-  /** The value of a native call; any other CK_RV ends the call with it. */
-  function must(name: string, ...args: readonly unknown[]): unknown {
-    const { rv, value } = native.invoke(name, ...args);
-    if (rv !== CKR.CKR_OK) throw new Refusal(rv);
-    return value;
-  }
-  const info = (name: string, ...args: readonly unknown[]) => must(name, ...args) as Readonly<Record<string, unknown>>;
+  const must = (name: string, ...args: readonly unknown[]) => mustSucceed(native, name, ...args);
   const session = (args: Readonly<Record<string, unknown>>) => handleBytes(args["session"], CKR.CKR_SESSION_HANDLE_INVALID);
-  const slot = (args: Readonly<Record<string, unknown>>) => handleBytes(args["slot"], CKR.CKR_SLOT_ID_INVALID);
   const object = (value: unknown) => handleBytes(value, CKR.CKR_OBJECT_HANDLE_INVALID);
   const key = (value: unknown) => handleBytes(value, CKR.CKR_KEY_HANDLE_INVALID);
 
@@ -123,85 +100,22 @@ function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>
     (name: string): Handler =>
     (args) => ({ rv: native.invoke(name, session(args)).rv });
   const initToken: Handler = (args) => ({
-    rv: native.invoke("C_InitToken", slot(args), pinText(args["pin"]), labelText(args["label"])).rv,
+    rv: native.invoke("C_InitToken", slotArgument(args), pinText(args["pin"]), labelText(args["label"])).rv,
   });
 
   return {
     // The module is initialised as long as the process lives; a client's own Initialize and Finalize do not reach it.
     C_Initialize: () => ({ rv: CKR.CKR_OK }),
     C_Finalize: () => ({ rv: CKR.CKR_OK }),
-    C_GetInfo: () => {
-      const value = info("C_GetInfo");
-      return {
-        rv: CKR.CKR_OK,
-        cryptokiVersion: value["cryptokiVersion"] as Version,
-        manufacturer: padded(value["manufacturerID"], 32),
-        flags: ulong(value["flags"]),
-        description: padded(value["libraryDescription"], 32),
-        libraryVersion: value["libraryVersion"] as Version,
-      } as CallResult;
-    },
-    C_GetSlotList: (args) => {
-      const found = must("C_GetSlotList", args["tokenPresent"] !== 0) as readonly unknown[];
-      const { rv, values } = list(found.map(handleValue), args["room"]);
-      return { rv, slots: values } as CallResult;
-    },
-    C_GetSlotInfo: (args) => {
-      const value = info("C_GetSlotInfo", slot(args));
-      return {
-        rv: CKR.CKR_OK,
-        description: padded(value["slotDescription"], 64),
-        manufacturer: padded(value["manufacturerID"], 32),
-        flags: ulong(value["flags"]),
-        hardwareVersion: value["hardwareVersion"] as Version,
-        firmwareVersion: value["firmwareVersion"] as Version,
-      } as CallResult;
-    },
-    C_GetTokenInfo: (args) => {
-      const value = info("C_GetTokenInfo", slot(args));
-      const numbers = [
-        "flags",
-        "maxSessionCount",
-        "sessionCount",
-        "maxRwSessionCount",
-        "rwSessionCount",
-        "maxPinLen",
-        "minPinLen",
-        "totalPublicMemory",
-        "freePublicMemory",
-        "totalPrivateMemory",
-        "freePrivateMemory",
-      ];
-      return {
-        rv: CKR.CKR_OK,
-        label: padded(value["label"], 32),
-        manufacturer: padded(value["manufacturerID"], 32),
-        model: padded(value["model"], 16),
-        serial: padded(value["serialNumber"], 16),
-        ...Object.fromEntries(numbers.map((name) => [name, ulong(value[name])])),
-        hardwareVersion: value["hardwareVersion"] as Version,
-        firmwareVersion: value["firmwareVersion"] as Version,
-        utcTime: padded(value["utcTime"], 16),
-      } as CallResult;
-    },
-    C_GetMechanismList: (args) => {
-      const found = must("C_GetMechanismList", slot(args)) as readonly number[];
-      const { rv, values } = list(found.map(BigInt), args["room"]);
-      return { rv, mechanisms: values } as CallResult;
-    },
-    C_GetMechanismInfo: (args) => {
-      const value = info("C_GetMechanismInfo", slot(args), u32(args["mechanismType"], CKR.CKR_MECHANISM_INVALID));
-      const [minKeySize, maxKeySize, flags] = [value["minKeySize"], value["maxKeySize"], value["flags"]].map(ulong);
-      return { rv: CKR.CKR_OK, minKeySize, maxKeySize, flags } as CallResult;
-    },
+    ...createInformationHandlers(native),
     C_InitToken: initToken,
     C_InitToken2: initToken,
     C_OpenSession: (args) =>
-      ({ rv: CKR.CKR_OK, session: handleValue(must("C_OpenSession", slot(args), u32(args["flags"]))) }) as CallResult,
+      ({ rv: CKR.CKR_OK, session: handleValue(must("C_OpenSession", slotArgument(args), u32(args["flags"]))) }) as CallResult,
     C_CloseSession: sessionOnly("C_CloseSession"),
-    C_CloseAllSessions: (args) => ({ rv: native.invoke("C_CloseAllSessions", slot(args)).rv }),
+    C_CloseAllSessions: (args) => ({ rv: native.invoke("C_CloseAllSessions", slotArgument(args)).rv }),
     C_GetSessionInfo: (args) => {
-      const value = info("C_GetSessionInfo", session(args));
+      const value = must("C_GetSessionInfo", session(args)) as Readonly<Record<string, unknown>>;
       const [state, flags, deviceError] = [value["state"], value["flags"], value["deviceError"]].map(ulong);
       return { rv: CKR.CKR_OK, slot: handleValue(value["slotID"]), state, flags, deviceError } as CallResult;
     },
@@ -287,13 +201,13 @@ function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>
         key: handleValue(must("C_GenerateKey", session(args), mechanismArgument(args["mechanism"]), templateArgument(args["template"]))),
       }) as CallResult,
     C_GenerateKeyPair: (args) => {
-      const pair = info(
+      const pair = must(
         "C_GenerateKeyPair",
         session(args),
         mechanismArgument(args["mechanism"]),
         templateArgument(args["publicTemplate"]),
         templateArgument(args["privateTemplate"]),
-      );
+      ) as Readonly<Record<string, unknown>>;
       return { rv: CKR.CKR_OK, publicKey: handleValue(pair["publicKey"]), privateKey: handleValue(pair["privateKey"]) } as CallResult;
     },
     C_WrapKey: (args) =>

@@ -77,7 +77,16 @@ export function startHostChild({ pinDescriptor, log, onMessage, onExit }: HostCh
     // A broken pipe is the sign of a death, which `close` tells.
   });
   pipe.on("data", (chunk: Buffer) => {
-    for (const body of decoder.push(chunk)) onMessage(decodeBody<FromHost>(body));
+    let messages: FromHost[];
+    try {
+      messages = decoder.push(chunk).map((body) => decodeBody<FromHost>(body));
+    } catch (error) {
+      // Memory that a module has overwritten, or a module that writes to our pipe: a fault like any other.
+      log.warn("the token host sent what is no message", { error });
+      child.kill("SIGKILL");
+      return;
+    }
+    for (const message of messages) onMessage(message);
   });
 
   return {

@@ -1,5 +1,5 @@
 /*
- * How long a module may take before it counts as hung. Pure data.
+ * How long a module may take before it counts as hung, and how soon it is started again after it did. No timers here.
  */
 import type { CallClass } from "../../cryptoki/calls.js";
 
@@ -23,3 +23,26 @@ export const DEADLINES_MS: Readonly<Record<CallClass, number>> = {
 export const LOAD_DEADLINE_MS = 10_000;
 /** A private-key call that takes longer waits for a touch, as far as anybody can tell. */
 export const TOUCH_NOTICE_MS = 3000;
+
+/** This many faults within the window stop the restarts for a while. */
+const MAX_FAULTS = 3;
+const FAULT_WINDOW_MS = 30_000;
+const REST_MS = 5000;
+const FIRST_BACKOFF_MS = 100;
+
+export interface FaultCounter {
+  /** Notes a fault now; answers how long to wait, and whether calls are answered with an error meanwhile. */
+  note(nowMs?: number): { readonly resting: boolean; readonly waitMs: number };
+}
+
+/** 100 ms after the first fault of a window, 200 after the second, then a rest of 5 s after each. */
+export function createFaultCounter(): FaultCounter {
+  let faults: number[] = [];
+  return {
+    note(nowMs = Date.now()) {
+      faults = [...faults.filter((when) => when > nowMs - FAULT_WINDOW_MS), nowMs];
+      const resting = faults.length >= MAX_FAULTS;
+      return { resting, waitMs: resting ? REST_MS : FIRST_BACKOFF_MS * 2 ** (faults.length - 1) };
+    },
+  };
+}

@@ -106,7 +106,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
       kind: "start",
       modulePath: options.modulePath,
       pinSource,
-      pinentry: options.pinentry ?? process.env["TOKENFWD_PINENTRY"] ?? null,
+      pinentry: options.pinentry || process.env["TOKENFWD_PINENTRY"] || null,
     },
     shownPath: printable(modulePath),
     pinDescriptor,

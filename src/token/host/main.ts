@@ -6,6 +6,7 @@
  */
 import { Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
+import { keepHeapSmall } from "../../base/heap.js";
 import { type CallName, callByName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
@@ -31,6 +32,7 @@ interface Running {
   readonly presence: Presence;
 }
 
+keepHeapSmall();
 process.title = "tokenfwd token host";
 // The agent decides when this process ends: Ctrl-C and a closed terminal reach it as well, and it closes the pipe.
 for (const signal of ["SIGINT", "SIGHUP", "SIGQUIT"] as const) process.on(signal, () => {});
@@ -135,8 +137,9 @@ async function handle(message: ToHost, host: Running): Promise<void> {
       const { id, name } = message;
       const args = message.args as CallArgs<CallName>;
       const result: CallResult = host.driver.call(name, args);
-      send({ kind: "result", id, result });
+      // What the answer says about tokens is told first, so that whoever acts on the answer knows it.
       host.presence.observe(name, args, result);
+      send({ kind: "result", id, result });
       return;
     }
     case "unlock": {

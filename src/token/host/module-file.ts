@@ -37,6 +37,15 @@ function namesOf(path: string): string[] {
   return names;
 }
 
+/** The name behind links in the directories of the path as well; none where there is no such file. */
+function realName(path: string): string[] {
+  try {
+    return [basename(realpathSync(path))];
+  } catch {
+    return [];
+  }
+}
+
 function architectureOf(path: string): "ours" | "other" | "none" {
   const header = Buffer.alloc(20);
   const fd = openSync(path, "r");
@@ -58,7 +67,7 @@ function architectureOf(path: string): "ours" | "other" | "none" {
 /** The real path of the module. Throws E_MODULE: missing, unreadable, not a library, another architecture, or denied. */
 export function checkModuleFile(modulePath: string): string {
   const shown = printable(modulePath);
-  const denied = namesOf(modulePath).find((name) => DENIED.test(name));
+  const denied = [...namesOf(modulePath), ...realName(modulePath)].find((name) => DENIED.test(name));
   if (denied !== undefined) {
     throw new TokenfwdError(
       "E_MODULE",
@@ -70,7 +79,6 @@ export function checkModuleFile(modulePath: string): string {
   }
   try {
     const real = realpathSync(modulePath);
-    if (DENIED.test(basename(real))) throw new TokenfwdError("E_MODULE", `${shown} is a module of p11-kit itself`);
     if (!statSync(real).isFile())
       throw new TokenfwdError("E_MODULE", `${shown} is not a file`, { hint: "name the module's file with --module" });
     const architecture = architectureOf(real);

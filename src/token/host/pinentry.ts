@@ -4,7 +4,7 @@
  * PIN into a string: it is decoded from the pipe's bytes.
  */
 import { spawn } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 import { type SecretBytes, secretBytes } from "../../base/secret.js";
 import type { Asker } from "./asker.js";
@@ -30,7 +30,7 @@ export function findPinentry(named: string | null, env: NodeJS.ProcessEnv): stri
   for (const candidate of candidates) {
     try {
       accessSync(candidate, constants.X_OK);
-      return candidate;
+      if (statSync(candidate).isFile()) return candidate;
     } catch {
       // Not here: the next directory of PATH.
     }

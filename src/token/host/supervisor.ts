@@ -10,17 +10,11 @@ import { type CallClass, type CallName, callByName } from "../../cryptoki/calls.
 import { CKR, rvName } from "../../cryptoki/rv.js";
 import type { CallArgs, CallContext, CallResult } from "../../cryptoki/types.js";
 import { type HostChild, startHostChild } from "./child.js";
-import { DEADLINES_MS, LOAD_DEADLINE_MS, TOUCH_NOTICE_MS } from "./deadlines.js";
+import { createFaultCounter, DEADLINES_MS, LOAD_DEADLINE_MS, TOUCH_NOTICE_MS } from "./deadlines.js";
 import type { HostEvents } from "./host.js";
 import type { FromHost, ToHost } from "./messages.js";
 import { restoreTerminal } from "./terminal.js";
 import { createTouchWatch } from "./touch-watch.js";
-
-/** This many faults within the window stop the restarts for a while. */
-const MAX_FAULTS = 3;
-const FAULT_WINDOW_MS = 30_000;
-const REST_MS = 5000;
-const FIRST_BACKOFF_MS = 100;
 
 export interface SupervisorOptions {
   readonly start: Extract<ToHost, { kind: "start" }>;
@@ -70,7 +64,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   let epoch = 0;
   let loads = 0;
   let nextId = 1;
-  let faults: number[] = [];
+  const faults = createFaultCounter();
   let watchdog: NodeJS.Timeout | undefined;
   let restart: NodeJS.Timeout | undefined;
   let openPrompt: Extract<FromHost, { kind: "prompt" }> | null = null;
@@ -191,11 +185,8 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     const text = loadFailure?.message ?? `the module's process ${reason}`;
     loadFailure = null;
     log.warn("the token host died", { reason: text, call: lost?.name ?? null });
-    const now = Date.now();
-    faults = [...faults.filter((when) => when > now - FAULT_WINDOW_MS), now];
-    const resting = faults.length >= MAX_FAULTS;
+    const { resting, waitMs } = faults.note();
     state = resting ? "resting" : "backoff";
-    const waitMs = resting ? REST_MS : FIRST_BACKOFF_MS * 2 ** (faults.length - 1);
     restart = setTimeout(launch, waitMs);
     events.emit("fault", { reason: text });
     if (resting) answerQueue(CKR.CKR_DEVICE_REMOVED);
@@ -271,7 +262,11 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     if (state !== "ready" || signal?.aborted) return null;
     if (message.kind === "unlock" && sentIn !== epoch) return null;
     return new Promise((resolve) => {
-      const cancel = () => child?.send({ kind: "cancel", id });
+      // Nobody waits for the host to notice: it may be blocked in a call.
+      const cancel = () => {
+        child?.send({ kind: "cancel", id });
+        requests.get(id)?.(null);
+      };
       requests.set(id, (reply) => {
         requests.delete(id);
         signal?.removeEventListener("abort", cancel);

@@ -25,6 +25,11 @@ export interface P11KitServerOptions {
   /** Takes one whole message (or the version byte) per call; the buffer is the taker's. */
   write(bytes: Buffer): void;
   /**
+   * Asked before each request is taken up. A promise holds the server back until it resolves, which it must do when the
+   * stream drains and when it closes; null lets it go on. Without it, a peer that asks and never reads fills our memory.
+   */
+  full?(): Promise<void> | null;
+  /**
    * Called once with the options of the first frame (a copy), before that frame is answered. What it returns, if not
    * null, goes into the options of that answer; stock clients ignore them.
    */
@@ -134,9 +139,12 @@ class Server implements P11KitServer {
   }
 
   async #run(): Promise<void> {
-    for (let item = this.#queue.shift(); item !== undefined; item = this.#queue.shift()) {
+    while (this.#queue.length > 0) {
+      const full = this.#options.full?.() ?? null;
+      if (full !== null) await full;
+      const item = this.#queue.shift();
       if (typeof item === "string") this.#violate(item);
-      else await this.#serve(item);
+      else if (item !== undefined) await this.#serve(item);
     }
     this.#working = false;
     if (!this.#ended) return;

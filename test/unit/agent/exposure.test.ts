@@ -1,3 +1,6 @@
+/*
+ * Which objects a --key exposes, and which URIs are refused because they could mean more than one.
+ */
 import { expect, test } from "vitest";
 import { exposeKey } from "../../../src/agent/exposure.js";
 import type { Inspection, PublicObject } from "../../../src/agent/inspect.js";

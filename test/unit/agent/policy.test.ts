@@ -1,3 +1,6 @@
+/*
+ * What each profile lets through, over the whole calls table, and with which CK_RV the rest is refused.
+ */
 import { expect, test } from "vitest";
 import { createPolicy, mayReadAttribute, type Profile } from "../../../src/agent/policy.js";
 import { createEmitter } from "../../../src/base/events.js";

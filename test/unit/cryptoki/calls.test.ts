@@ -1,3 +1,6 @@
+/*
+ * The calls table against itself: ids, names, signatures and classes that every other part relies on.
+ */
 import { expect, test } from "vitest";
 import { CALLS, callById, callByName, splitSignature } from "../../../src/cryptoki/calls.js";
 

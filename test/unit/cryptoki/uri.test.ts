@@ -1,3 +1,6 @@
+/*
+ * PKCS#11 URIs: parse, print, match, and what a selection refuses.
+ */
 import { expect, test } from "vitest";
 import { TokenfwdError } from "../../../src/base/errors.js";
 import { CKO } from "../../../src/cryptoki/constants.js";

@@ -1,3 +1,6 @@
+/*
+ * The p11-kit client, answered by hand and by our own server.
+ */
 import { describe, expect, it } from "vitest";
 import { CKR } from "../../../../src/cryptoki/rv.js";
 import type { CallContext, Cryptoki } from "../../../../src/cryptoki/types.js";
@@ -112,6 +115,29 @@ describe("the client", () => {
     expect(await call).toEqual({ rv: CKR.CKR_FUNCTION_CANCELED });
     client.push(encodeFrame(0x10, Buffer.alloc(0), encodeError(5)));
     expect(ends()).toBe(0);
+  });
+
+  it("sends nothing for a call that was given up before the version was known", async () => {
+    const { client, written } = byHand();
+    const abort = new AbortController();
+    const call = client.call("C_GetInfo", {}, context(abort.signal));
+    abort.abort();
+    expect(await call).toEqual({ rv: CKR.CKR_FUNCTION_CANCELED });
+    client.push(Buffer.from([2]));
+    expect(written.length).toBe(1);
+  });
+
+  it("takes a stock server's length of 0 for an empty result, and any other length for too small a buffer", async () => {
+    const { client } = byHand();
+    client.push(Buffer.from([2]));
+    for (const [index, [length, result]] of [
+      ["00000000", { rv: 0, output: Buffer.alloc(0) }],
+      ["00000009", { rv: CKR.CKR_BUFFER_TOO_SMALL, output: 9 }],
+    ].entries()) {
+      const call = client.call("C_DecryptFinal", { session: 1n, room: 4 }, context());
+      client.push(encodeFrame(0x10 + index, Buffer.alloc(0), Buffer.from(`0000002400000002617900${length}`, "hex")));
+      expect(await call).toEqual(result);
+    }
   });
 
   it("rejects `negotiated` when the stream goes first, and answers later calls", async () => {

@@ -1,3 +1,6 @@
+/*
+ * The frame decoder: fragmentation, limits before allocation, and wiping.
+ */
 import { describe, expect, it } from "vitest";
 import { createFrameDecoder, encodeFrame, type Frame } from "../../../../src/wire/p11kit/frame.js";
 

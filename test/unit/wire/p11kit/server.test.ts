@@ -1,3 +1,6 @@
+/*
+ * The p11-kit server over a Cryptoki that answers from a table: what it writes for what it is sent.
+ */
 import { describe, expect, it } from "vitest";
 import { createWriter } from "../../../../src/base/bytes.js";
 import { type CallName, callByName } from "../../../../src/cryptoki/calls.js";
@@ -224,6 +227,40 @@ describe("a peer that breaks the protocol", () => {
     await served.wrote(3);
     expect(performance.now() - startedAt).toBeLessThan(500);
     expect(lastBody(served)).toBe(error(0x30));
+  });
+});
+
+describe("a peer that asks and does not read", () => {
+  it("is answered no further until the stream has drained", async () => {
+    let drain: () => void = () => {};
+    let held: Promise<void> | null = null;
+    const cryptoki = createRecordingCryptoki();
+    const served = serve(cryptoki, { full: () => held });
+    await started(served);
+    held = new Promise((resolve) => {
+      drain = resolve;
+    });
+    served.server.push(Buffer.concat([request("C_Logout", SESSION), request("C_Logout", SESSION)]));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(cryptoki.calls.length).toBe(1);
+    held = null;
+    drain();
+    await served.wrote(4);
+    expect(cryptoki.calls.length).toBe(3);
+  });
+
+  it("is let go when its stream closes meanwhile", async () => {
+    let close: () => void = () => {};
+    const closed = new Promise<void>((resolve) => {
+      close = resolve;
+    });
+    const cryptoki = createRecordingCryptoki();
+    const served = serve(cryptoki, { full: () => closed });
+    served.server.push(Buffer.concat([Buffer.from([2]), initialize()]));
+    served.server.end();
+    close();
+    await served.server.idle;
+    expect(cryptoki.calls).toEqual([]);
   });
 });
 

@@ -1,0 +1,35 @@
+/*
+ * From the command line of `agent run` to a running agent: checks every option first, then brings the real parts together.
+ */
+import { join } from "node:path";
+import { createAgent } from "../agent/agent.js";
+import { listenOn } from "../agent/listen.js";
+import type { Log } from "../base/log.js";
+import { runtimeDirectory } from "../base/paths.js";
+import { p11KitAddress } from "../forward/address.js";
+import { createTokenHost } from "../token/host/host.js";
+import { agentRun } from "./agent-run.js";
+import { createEventStream, noEvents } from "./event-stream.js";
+import { createLifetime, processSignals } from "./lifetime.js";
+import { checkTokenOptions, usage } from "./options.js";
+import type { RawAgentRunOptions } from "./program.js";
+import { createUi } from "./ui.js";
+
+/** Runs the agent on the process's own streams. Throws E_USAGE and E_SOCKET_PATH for its options; everything later is reported. */
+export async function runAgent(raw: RawAgentRunOptions, log: Log): Promise<number> {
+  const token = checkTokenOptions(raw);
+  if (raw.socket === "") throw usage("--socket is empty", "leave it out, or name a path");
+  const socket = raw.socket ?? process.env["TOKENFWD_AGENT"] ?? join(runtimeDirectory(), "tokenfwd", "agent.sock");
+  const json = raw.json === true;
+  const lifetime = createLifetime(processSignals);
+  process.stdout.on("error", () => lifetime.stop("SIGPIPE"));
+  const around = {
+    stdout: process.stdout,
+    ui: createUi(process.stderr),
+    events: json ? createEventStream(process.stdout) : noEvents,
+    json,
+    log,
+    lifetime,
+  };
+  return agentRun({ ...token, socket }, around, { createTokenHost, createAgent, listenOn, addressOf: p11KitAddress });
+}

@@ -1,0 +1,89 @@
+/*
+ * `tokenfwd agent run`: serves the token on a socket of this workstation, in the foreground, until it is told to stop. It must
+ * never print anything but the address on stdout, and never outlive the removal of its socket.
+ */
+import type { Duplex } from "node:stream";
+import type { AgentPort } from "../agent/agent.js";
+import type { Listening } from "../agent/listen.js";
+import { TokenfwdError } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import type { TokenHost, TokenHostOptions } from "../token/host/host.js";
+import { reportActivity } from "./activity.js";
+import type { EventStream } from "./event-stream.js";
+import type { Lifetime } from "./lifetime.js";
+import type { TokenOptions } from "./options.js";
+import type { Ui } from "./ui.js";
+
+export interface AgentRunOptions extends TokenOptions {
+  readonly socket: string;
+}
+
+/** The parts it is made of; the real ones, or a test's. */
+export interface AgentRunParts {
+  createTokenHost(options: TokenHostOptions): Promise<TokenHost>;
+  createAgent(options: {
+    host: TokenHost;
+    token: string | null;
+    key: string | null;
+    profile: TokenOptions["profile"];
+    allowRawRsa: boolean;
+    pinMode: "ask" | "client";
+  }): Promise<AgentPort>;
+  listenOn(options: { path: string; onStream(stream: Duplex): void }): Promise<Listening>;
+  /** The path as p11-kit writes an address. */
+  addressOf(path: string): string;
+}
+
+export interface AgentRunSurroundings {
+  readonly stdout: { write(text: string): unknown };
+  readonly ui: Ui;
+  readonly events: EventStream;
+  readonly json: boolean;
+  readonly log: Log;
+  readonly lifetime: Lifetime;
+}
+
+const LOCAL = { kind: "local", destination: null, user: null, host: null, port: null, hostKeySha256: null } as const;
+
+/** Runs it to its end. Answers the exit status; what went wrong has been said, and everything is closed. */
+export async function agentRun(options: AgentRunOptions, around: AgentRunSurroundings, parts: AgentRunParts): Promise<number> {
+  const { ui, events, lifetime, log } = around;
+  let status = 0;
+  let ready = false;
+  try {
+    const starting = parts.createTokenHost({ modulePath: options.module, pinSource: options.pinSource, log });
+    const host = await lifetime.wait(starting, (late) => late.close());
+    lifetime.defer(() => host.close());
+    const { token, profile, allowRawRsa, pinSource } = options;
+    const pinMode = pinSource.kind === "client" ? "client" : "ask";
+    const agent = await parts.createAgent({ host, token, key: options.key ?? "all", profile, allowRawRsa, pinMode });
+    lifetime.defer(() => agent.close());
+    lifetime.defer(reportActivity({ agent, events, ui, log }));
+    const listening = await parts.listenOn({ path: options.socket, onStream: (stream) => void agent.attach(stream, LOCAL) });
+    lifetime.defer(() => listening.close());
+    lifetime.signal.throwIfAborted();
+    ready = true;
+    const address = parts.addressOf(listening.path);
+    if (around.json) {
+      const tokens = agent.inspection.tokens.map(({ uri, label, serial }) => ({ uri, label, serial }));
+      events.emit("ready", { socket: listening.path, address, tokens, key: options.key ?? "all", policy: profile, pid: process.pid });
+    } else {
+      around.stdout.write(`P11_KIT_SERVER_ADDRESS=${address}; export P11_KIT_SERVER_ADDRESS;\n`);
+    }
+    ui.line(`listening on ${listening.path}`);
+    await lifetime.stopped;
+  } catch (thrown) {
+    const interrupted = lifetime.stoppedBy !== null;
+    if (!(interrupted && ready)) {
+      const error = interrupted ? new TokenfwdError("E_INTERRUPTED", "interrupted before ready") : TokenfwdError.from(thrown);
+      log.error("agent run failed", { code: error.code, message: error.message, cause: error.cause });
+      events.emit("error", { code: error.code, message: error.message, hint: error.hint ?? null, exitCode: error.exitCode });
+      ui.error(error);
+      status = error.exitCode;
+    }
+  }
+  events.emit("closing", {});
+  await lifetime.close();
+  events.emit("closed", { exitCode: status });
+  return status;
+}

@@ -1,0 +1,65 @@
+/*
+ * What a connect says when it is ready: the pinned fields of the event, and the lines that tell a person what to do next
+ * (design 11). It must never promise more than was verified.
+ */
+import type { TokenSummary } from "../agent/inspect.js";
+import type { ForwardReady } from "../forward/types.js";
+import type { ConnectOptions } from "./connect.js";
+
+type Options = Pick<ConnectOptions, "destination" | "profile" | "pinSource" | "command" | "allowRawRsa">;
+type Tokens = readonly Pick<TokenSummary, "uri" | "label" | "serial">[];
+
+/** The event `ready`, exactly the pinned fields. */
+export function readyEvent(options: Options, key: string | null, tokens: Tokens, ready: ForwardReady): Record<string, unknown> {
+  const { user, host, port, hostKey, pty, verified, remoteSocket, address, wellKnown, rttMs } = ready;
+  return {
+    destination: options.destination,
+    user,
+    host,
+    port,
+    hostKey,
+    transport: "ssh2",
+    pty,
+    verified,
+    remoteSocket,
+    address,
+    wellKnown,
+    tokens: tokens.map(({ uri, label, serial }) => ({ uri, label, serial })),
+    key,
+    policy: options.profile,
+    rttMs,
+  };
+}
+
+const PROFILES = {
+  read: "look at public objects, and nothing else",
+  sign: "look, log in and sign; nothing on the token can be changed",
+  full: "do everything, which includes making, changing and deleting keys and changing PINs",
+} as const;
+
+/** The lines for a person. With a CMD one line is enough: the rest is what CMD shows. */
+export function readyLines(options: Options, key: string | null, tokens: Tokens, ready: ForwardReady): readonly string[] {
+  const where = `${ready.user}@${ready.host}`;
+  const names = tokens.map((token) => `"${token.label}"${token.serial === "" ? "" : ` (serial ${token.serial})`}`).join(", ");
+  const which = key === "all" ? "every key" : (key ?? "no key");
+  const verified = ready.verified === "rpc" ? "" : `; not verified: ${ready.verifiedWhy ?? "no way to open the socket from there"}`;
+  if (options.command !== null)
+    return [`ready: ${which} of ${names} on ${where} until the command ends, policy ${options.profile}${verified}`];
+  const crossing = options.pinSource.kind === "client";
+  return [
+    `ready: the token ${names} answers on ${where}${verified}`,
+    `key: ${which}`,
+    `programs there may ${PROFILES[options.profile]}${options.allowRawRsa ? "; raw RSA is allowed, which is decryption by another name" : ""}`,
+    ...(options.profile === "read"
+      ? []
+      : [
+          crossing
+            ? "a PIN that is typed there crosses the connection and is used as it is"
+            : "if a program there asks for a PIN, give it anything: the PIN is asked for here",
+        ]),
+    ...(ready.wellKnown === "ours"
+      ? ["programs that load p11-kit-client.so there find it by themselves"]
+      : [`in a shell there, type first: export P11_KIT_SERVER_ADDRESS='${ready.address}'`]),
+    `until this command ends (Ctrl-C), ${ready.user} and root on ${ready.host} can use it as you can`,
+  ];
+}

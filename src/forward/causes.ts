@@ -1,0 +1,42 @@
+/*
+ * Why sshd refused the socket. The protocol carries no reason; sshd's debug texts and a look from the helper do
+ * (measured with OpenSSH 9.2; every text compared here is the server's own, so an unknown one only loses precision).
+ */
+import { TokenfwdError } from "../base/errors.js";
+import { printable } from "../base/printable.js";
+
+/** The error for a refused forward. `texts` are the server's debug texts, `socketState` what lies on the path now. */
+export function forwardRefused(
+  path: string,
+  texts: readonly string[],
+  socketState: string,
+  keyFile = "~/.ssh/authorized_keys",
+): TokenfwdError {
+  const refused = (message: string, hint: string) =>
+    new TokenfwdError("E_FORWARD_REFUSED", `the bastion's sshd refused to make the socket: ${message}`, { hint });
+  const keyOptions = texts.filter((text) => text.includes("key options:")).at(-1);
+  if (keyOptions !== undefined && !/\bport-forwarding\b/.test(keyOptions.slice(keyOptions.indexOf("key options:")))) {
+    return refused(
+      "your key may not forward (no-port-forwarding or restrict)",
+      `in ${keyFile} on the bastion, take no-port-forwarding away from this key's line, or add port-forwarding after restrict`,
+    );
+  }
+  if (texts.some((text) => /disabled streamlocal forwarding/i.test(text))) {
+    return refused(
+      "forwarding of Unix sockets is switched off",
+      "in the bastion's sshd_config: AllowStreamLocalForwarding yes (and no DisableForwarding yes), then reload sshd",
+    );
+  }
+  if (texts.some((text) => /port forwarding refused/i.test(text))) {
+    return refused(
+      "AllowTcpForwarding no forbids Unix sockets too",
+      "in the bastion's sshd_config, for you: AllowTcpForwarding remote (or yes), then reload sshd",
+    );
+  }
+  if (socketState !== "none")
+    return refused(`${printable(path)} is in the way`, `on the bastion: rm '${printable(path)}', then connect again`);
+  return refused(
+    `it cannot make ${printable(path)}`,
+    "AllowStreamLocalForwarding must be yes or remote in the bastion's sshd_config; its log names the cause",
+  );
+}

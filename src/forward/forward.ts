@@ -1,0 +1,307 @@
+/*
+ * Opens a forward: connect, probe, claim a directory, listen, verify, link; and takes it all away again. It must never
+ * leave anything on the bastion after a rejection or a close, and never call a socket good that was not verified.
+ */
+import { TokenfwdError } from "../base/errors.js";
+import { printable } from "../base/printable.js";
+import { p11KitAddress } from "./address.js";
+import { forwardRefused } from "./causes.js";
+import { openBridge } from "./remote/bridge.js";
+import { type Helper, startHelper } from "./remote/helper.js";
+import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
+import { retryingSessions } from "./remote/sessions.js";
+import { runCommand } from "./run-command.js";
+import { connectSsh2 } from "./ssh2/transport.js";
+import type { ExitStatus, Transport } from "./transport.js";
+import type { Forward, ForwardOptions, ForwardReady, RunIo } from "./types.js";
+import { createNonceWatch, type NonceWatch, type Verification, verifyStream } from "./verify.js";
+
+export type { Forward, ForwardOptions, ForwardReady, ForwardUi, RunIo } from "./types.js";
+
+const CLEAN_UP_MS = 3_000;
+
+/**
+ * Makes the agent's socket on the bastion (design 9).
+ * @throws TokenfwdError E_SSH*, E_HOST_KEY_*, E_FORWARD_REFUSED, E_RUNTIME_DIR, E_PATH_TOO_LONG, E_PTY_REFUSED,
+ * E_REMOTE_SHELL, E_NOT_VERIFIED, E_SOCKET_FOREIGN, E_INTERRUPTED
+ */
+export async function openForward(options: ForwardOptions): Promise<Forward> {
+  if (options.signal.aborted) throw interrupted();
+  if (!/^[0-9a-f]{8}$/.test(options.workstationId)) throw new TokenfwdError("E_BUG", "the workstation id is not 8 hex digits");
+  if (!/^[A-Za-z0-9-]{1,64}$/.test(options.connectId)) throw new TokenfwdError("E_BUG", "the connect id is not a word");
+  const transport = await connectSsh2({ settings: options.settings, ui: options.ui, signal: options.signal });
+  const opening = new Opening(options, transport);
+  try {
+    const stopped = new Promise<never>((_resolve, reject) => {
+      if (options.signal.aborted) reject(interrupted());
+      options.signal.addEventListener("abort", () => reject(interrupted()), { once: true });
+      void transport.closed.then((lost) => reject(lost ?? interrupted()));
+    });
+    stopped.catch(() => {});
+    return await Promise.race([opening.open(), stopped]);
+  } catch (error) {
+    await opening.close();
+    throw TokenfwdError.from(error);
+  }
+}
+
+function interrupted(): TokenfwdError {
+  return new TokenfwdError("E_INTERRUPTED", "interrupted");
+}
+
+/** One forward from its first channel to its last. */
+class Opening {
+  readonly #options: ForwardOptions;
+  readonly #transport: Transport;
+  readonly #watch: NonceWatch = createNonceWatch();
+  readonly #warnings: string[] = [];
+  #helper: Helper | null = null;
+  #probe: Probe | null = null;
+  #place: Place | null = null;
+  #oneSession = false;
+  #closing: Promise<void> | null = null;
+
+  constructor(options: ForwardOptions, transport: Transport) {
+    this.#options = options;
+    this.#transport = transport;
+  }
+
+  async open(): Promise<Forward> {
+    const { settings, ui, requirePty, workstationId, connectId } = this.#options;
+    if (!this.#transport.strictKex)
+      this.#warn("the bastion's ssh server is too old for strict key exchange (OpenSSH 9.6 or a patched one has it)");
+    for (const line of settings.staleForwards) {
+      this.#warn(
+        `ssh_config has a RemoteForward of the recipe by hand, which is not needed any more and can take the well-known path: delete the line "RemoteForward ${line}"`,
+      );
+    }
+    const helper = await this.#startHelper(true, requirePty);
+    this.#helper = helper;
+    const [probe] = await Promise.all([probeBastion(helper), this.#countSessions()]);
+    this.#probe = probe;
+    ui.event("probe", {
+      uid: probe.uid,
+      os: probe.os,
+      runtimeDir: probe.runtimeDir,
+      runtimeDirFrom: probe.runtimeDirFrom,
+      skipped: probe.skipped,
+      p11Kit: probe.p11Kit,
+      p11KitClient: probe.p11KitClient,
+      pty: helper.pty,
+      tools: probe.tools,
+    });
+    if (probe.p11KitClient === null)
+      this.#warn("p11-kit-client.so was not found on the bastion: install p11-kit (Debian: p11-kit-modules, Fedora: p11-kit-server)");
+
+    const place = await claimPlace(this.#transport, helper, probe, workstationId, connectId);
+    // Nothing is made on the bastion once the clean-up has begun.
+    if (this.#closing !== null) throw interrupted();
+    this.#place = place;
+    await this.#listen(helper, place);
+    ui.event("forward", { remoteSocket: place.socket });
+    const verification = await this.#verify(probe, place);
+    const wellKnown = await linkWellKnown(this.#transport, helper, probe);
+    if (wellKnown === "foreign")
+      this.#warn(`another socket lies at ${printable(probe.runtimeDir)}/p11-kit/pkcs11 and is left alone: set P11_KIT_SERVER_ADDRESS`);
+
+    const ready: ForwardReady = {
+      user: settings.user,
+      host: settings.host,
+      port: settings.port,
+      hostKey: this.#transport.hostKey,
+      pty: helper.pty,
+      ...(verification.passed
+        ? { verified: "rpc", rttMs: verification.rttMs }
+        : { verified: "no", verifiedWhy: verification.reason, rttMs: 0 }),
+      remoteSocket: place.socket,
+      address: p11KitAddress(place.socket),
+      wellKnown,
+      warnings: this.#warnings,
+    };
+    return {
+      ready,
+      run: (argv, io) => this.#run(argv, io, ready),
+      lost: this.#lost(helper),
+      close: () => this.close(),
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#tearDown();
+    return this.#closing;
+  }
+
+  /** The connection's end, or the helper's: its trap takes the socket away. Never settles when we end them ourselves. */
+  #lost(helper: Helper): Promise<TokenfwdError> {
+    return new Promise((resolve) => {
+      void this.#transport.closed.then((reason) => {
+        if (reason !== null) resolve(reason);
+      });
+      void helper.gone.then(async () => {
+        // When the connection goes, its own reason comes a moment later and says more.
+        await Promise.race([this.#transport.closed, new Promise((done) => setTimeout(done, 500).unref())]);
+        if (this.#closing !== null || this.#helper !== helper) return;
+        resolve(
+          new TokenfwdError("E_SSH_LOST", "the shell that keeps our socket on the bastion was ended", {
+            hint: "connect again; a limit on idle sessions there would do this",
+          }),
+        );
+      });
+    });
+  }
+
+  #warn(text: string): void {
+    this.#warnings.push(text);
+    this.#options.ui.event("warning", { text });
+  }
+
+  /** The helper with a terminal if there is one, else without, with a warning. */
+  async #startHelper(wantPty: boolean, requirePty: boolean): Promise<Helper> {
+    const started = await startHelper(this.#transport, wantPty);
+    if ("request" in started) return started;
+    if (started.refused === "pty") {
+      if (requirePty) {
+        throw new TokenfwdError("E_PTY_REFUSED", "the bastion gives no terminal (PermitTTY no, or no-pty for this key)", {
+          hint: "leave -t away",
+        });
+      }
+      this.#warn(
+        "the bastion gives no terminal (PermitTTY no, or no-pty for this key): each call may take about 40 ms longer, because sshd delays small packets on a connection without one",
+      );
+      return await this.#startHelper(false, false);
+    }
+    throw new TokenfwdError("E_REMOTE_SHELL", `the bastion starts no shell: ${started.reason}`, {
+      hint: "in the bastion's sshd_config: MaxSessions must be 1 or more, and the account needs a shell",
+    });
+  }
+
+  /** Learns whether a command can run beside the helper. Costs one short command. */
+  async #countSessions(): Promise<void> {
+    const outcome = await this.#transport.exec("exit 0");
+    if (outcome.ok) {
+      outcome.value.stream.on("error", () => {}).resume();
+      outcome.value.stderr.resume();
+      await outcome.value.exit;
+    } else if (outcome.refused === "session") {
+      this.#oneSession = true;
+      this.#warn(
+        "the bastion allows one session per connection (MaxSessions 1): if the connection is lost while a command runs, the socket's directory stays there",
+      );
+    }
+  }
+
+  async #listen(helper: Helper, place: Place): Promise<void> {
+    const outcome = await this.#transport.listenRemote(place.socket, (stream) => {
+      try {
+        this.#options.attach(stream).onFirstFrameOptions((bytes) => this.#watch.seen(bytes));
+      } catch {
+        // The agent takes no more streams; the bastion's program sees a closed connection.
+        stream.destroy();
+      }
+    });
+    if (outcome.ok) return;
+    const look = await helper.request("look", place.name);
+    throw forwardRefused(place.socket, this.#transport.debugTexts(), look.get("sock")?.[0] ?? "none");
+  }
+
+  /** Verifies through sshd, else through a program on the bastion; says "no" only when neither exists. */
+  async #verify(probe: Probe, place: Place): Promise<Verification> {
+    const { ui } = this.#options;
+    const slots = await this.#options.expectedSlots();
+    let why = "sshd does not open the socket for us (AllowStreamLocalForwarding remote, or AllowTcpForwarding remote)";
+    const opened = await this.#transport.openRemote(place.socket);
+    let result: Verification | null = opened.ok ? await verifyStream(opened.value, this.#watch, slots) : null;
+    let via = "direct-streamlocal";
+    if (result === null && this.#oneSession) why = `${why}, and MaxSessions 1 leaves no room for another way`;
+    else if (result === null) {
+      const refusals: string[] = [];
+      for (const tool of [...probe.tools].sort(byPreference)) {
+        const bridge = await openBridge(this.#transport, tool, place.socket);
+        if ("reason" in bridge) {
+          refusals.push(bridge.reason);
+          continue;
+        }
+        via = tool;
+        const attempt = await verifyStream(bridge.stream, this.#watch, slots);
+        result = attempt;
+        // A tool that cannot do it (an nc without -U) says nothing about the socket; only an answer counts as foreign.
+        if (attempt.passed || attempt.answered) break;
+      }
+      if (result === null)
+        why = refusals.length === 0 ? `${why}, and the bastion has none of nc, socat, perl, python3` : `${why}; ${refusals.join("; ")}`;
+    }
+    if (result === null) {
+      ui.event("verify", { verified: "no", reason: why });
+      this.#warn(`the socket could not be verified from the bastion: ${why}`);
+      return { passed: false, answered: false, foreign: false, reason: why };
+    }
+    if (result.passed) {
+      ui.event("verify", { verified: "rpc", via, rttMs: result.rttMs });
+      return result;
+    }
+    if (result.foreign) {
+      throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(place.socket)}: ${result.reason}`, {
+        hint: `find out who listens there (on the bastion: fuser '${printable(place.socket)}')`,
+      });
+    }
+    throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion does not lead to this agent: ${result.reason}`, {
+      hint: "connect again; if it stays, run with TOKENFWD_LOG set and report it",
+    });
+  }
+
+  async #run(argv: readonly (string | Buffer)[], io: RunIo, ready: ForwardReady): Promise<ExitStatus> {
+    if (this.#oneSession && this.#helper !== null) {
+      // The command needs the only session there is; a new helper takes over when it has ended.
+      const helper = this.#helper;
+      this.#helper = null;
+      await helper.request("release");
+      await helper.gone;
+    }
+    return await runCommand(
+      this.#oneSession ? retryingSessions(this.#transport) : this.#transport,
+      argv,
+      { TOKENFWD_SOCKET: ready.remoteSocket, P11_KIT_SERVER_ADDRESS: ready.address },
+      io,
+    );
+  }
+
+  async #tearDown(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, CLEAN_UP_MS);
+    });
+    try {
+      await Promise.race([this.#cleanUp().catch(() => {}), this.#transport.closed, late]);
+    } finally {
+      clearTimeout(timer);
+      await this.#transport.end();
+    }
+  }
+
+  async #cleanUp(): Promise<void> {
+    let helper = this.#helper;
+    if (this.#place !== null) await this.#transport.unlistenRemote(this.#place.socket);
+    if (helper === null) helper = await this.#adopt();
+    try {
+      await helper?.request("exit");
+    } catch {
+      // It went before it could answer (somebody ended it): another one cleans up.
+      await (await this.#adopt())?.request("exit");
+    }
+  }
+
+  /** A new helper that owns what the first one made. */
+  async #adopt(): Promise<Helper | null> {
+    if (this.#probe === null || this.#place === null) return null;
+    const started = await startHelper(this.#oneSession ? retryingSessions(this.#transport) : this.#transport, false);
+    if (!("request" in started)) return null;
+    await started.request("probe");
+    await started.request("adopt", this.#place.name, this.#options.connectId);
+    return started;
+  }
+}
+
+function byPreference(a: Probe["tools"][number], b: Probe["tools"][number]): number {
+  const order = ["nc", "socat", "perl", "python3"];
+  return order.indexOf(a) - order.indexOf(b);
+}

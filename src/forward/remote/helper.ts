@@ -1,0 +1,226 @@
+/*
+ * Drives the helper shell on the bastion: one session channel, one-line commands, answers between random markers.
+ * It must never trust what comes back: an answer is at most 8 KiB, each value is checked against its key's pattern, and
+ * whatever a login shell prints besides is dropped.
+ */
+import { randomBytes } from "node:crypto";
+import { TokenfwdError } from "../../base/errors.js";
+import { printable } from "../../base/printable.js";
+import type { ExecChannel, Transport } from "../transport.js";
+import { bootstrapCommand, helperMarker, helperScript, SCRIPT_END } from "./helper-script.js";
+
+const MAX_ANSWER_BYTES = 8 * 1024;
+const MAX_NOISE_BYTES = 256 * 1024;
+const TIMEOUT_MS = 15_000;
+
+/** Values of one answer by key; a key may come more than once. */
+export type Answer = ReadonlyMap<string, readonly string[]>;
+
+export interface Helper {
+  /** Whether it has a terminal, which is what keeps sshd from delaying small packets. */
+  readonly pty: boolean;
+  /** Sends a command and waits for its answer. @throws TokenfwdError E_REMOTE_SHELL, also when the helper has gone */
+  request(verb: string, ...args: readonly string[]): Promise<Answer>;
+  /** Resolves when the channel has closed. */
+  readonly gone: Promise<void>;
+  /** Closes the channel; what the helper made goes with it unless it was released. */
+  close(): void;
+}
+
+const PATH = /^\/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u;
+const WORD = /^[a-z][a-z-]{0,30}$/;
+const PATTERNS: Readonly<Record<string, RegExp>> = {
+  uid: /^\d{1,10}$/,
+  rt: /^$|^\/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u,
+  rtkind: /^(XDG_RUNTIME_DIR|run|tmp|none)$/,
+  skipped: /^(XDG_RUNTIME_DIR|run|tmp) [a-z]{1,20}$/,
+  os: /^[A-Za-z0-9_./-]{1,40}$/,
+  pid: /^\d{1,10}$/,
+  tool: /^(perl|python3|socat|nc)$/,
+  p11kit: /^[0-9][0-9A-Za-z.+~:-]{0,40}$/,
+  client: PATH,
+  base: WORD,
+  dir: WORD,
+  owner: /^$|^[A-Za-z0-9-]{1,64}$/,
+  alive: /^(yes|no)$/,
+  sock: WORD,
+  claim: /^ok$/,
+  adopt: /^ok$/,
+  fail: WORD,
+  wk: WORD,
+  ours: /^yes$/,
+  dangling: /^yes$/,
+  link: /^ok$/,
+  ping: /^(answers|silent|refused|unknown)$/,
+  release: /^ok$/,
+  clean: /^ok$/,
+};
+
+/** The lines of an answer as values. Exported for tests. @throws TokenfwdError E_REMOTE_SHELL for an unknown key or a value out of its pattern */
+export function parseAnswer(lines: readonly string[]): Answer {
+  const answer = new Map<string, string[]>();
+  for (const line of lines) {
+    if (line === "") continue;
+    const equals = line.indexOf("=");
+    const key = line.slice(0, Math.max(equals, 0));
+    const value = line.slice(equals + 1);
+    const pattern = Object.hasOwn(PATTERNS, key) ? PATTERNS[key] : undefined;
+    if (pattern === undefined || !pattern.test(value)) throw shellError(`it answered ${printable(line, 80)}`);
+    answer.set(key, [...(answer.get(key) ?? []), value]);
+  }
+  return answer;
+}
+
+function shellError(what: string): TokenfwdError {
+  return new TokenfwdError("E_REMOTE_SHELL", `the bastion's shell did not answer as a POSIX shell does: ${what}`, {
+    hint: "try: ssh DEST 'exec /bin/sh -c \"echo ok\"'; a ForceCommand, a nologin shell or a login script that exits prevents it",
+  });
+}
+
+/** Starts a helper, with a terminal when asked for. A refused session or terminal is answered as null with its kind. */
+export async function startHelper(
+  transport: Transport,
+  pty: boolean,
+): Promise<Helper | { readonly refused: string; readonly reason: string }> {
+  const nonce = randomBytes(16).toString("hex");
+  const outcome = await transport.exec(bootstrapCommand(nonce), pty ? { pty: { cols: 80, rows: 24, term: "dumb" } } : {});
+  if (!outcome.ok) return outcome;
+  const helper = driveHelper(outcome.value, nonce, pty);
+  try {
+    await helper.started;
+  } catch (error) {
+    helper.close();
+    throw error;
+  }
+  return helper;
+}
+
+interface Waiting {
+  readonly seq: number;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: TokenfwdError) => void;
+}
+
+function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper & { readonly started: Promise<void> } {
+  const marker = helperMarker(nonce);
+  let pending = "";
+  let noise = "";
+  let noiseBytes = 0;
+  let greeted = false;
+  let lines: string[] | null = null;
+  let answerBytes = 0;
+  let sequence = 0;
+  let waiting: Waiting | null = null;
+  let dead: TokenfwdError | null = null;
+  let onStart: () => void = () => {};
+  let onStartFailed: (error: TokenfwdError) => void = () => {};
+  const started = new Promise<void>((resolve, reject) => {
+    onStart = resolve;
+    onStartFailed = reject;
+  });
+  const fail = (error: TokenfwdError) => {
+    if (dead !== null) return;
+    dead = error;
+    onStartFailed(error);
+    waiting?.reject(error);
+    waiting = null;
+    channel.close();
+  };
+  const arm = () => {
+    const timer = setTimeout(() => fail(shellError(`nothing came in ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
+    return () => clearTimeout(timer);
+  };
+  const disarmStart = arm();
+  started.then(disarmStart, disarmStart);
+
+  const takeLine = (line: string) => {
+    if (!greeted) {
+      // A login shell may have printed something on the same line.
+      if (line.endsWith(marker)) {
+        greeted = true;
+        channel.stream.write(`${helperScript(nonce)}${SCRIPT_END}\n`);
+        onStart();
+      }
+      return;
+    }
+    if (waiting === null) return;
+    if (lines === null) {
+      if (line.endsWith(`${marker} ${waiting.seq} begin`)) {
+        lines = [];
+        answerBytes = 0;
+      }
+      return;
+    }
+    if (line === `${marker} ${waiting.seq} end`) {
+      const { resolve, reject } = waiting;
+      const given = lines;
+      waiting = null;
+      lines = null;
+      try {
+        resolve(parseAnswer(given));
+      } catch (error) {
+        reject(TokenfwdError.from(error));
+      }
+      return;
+    }
+    answerBytes += line.length + 1;
+    if (answerBytes > MAX_ANSWER_BYTES) fail(shellError("an answer is longer than 8 KiB"));
+    else lines.push(line);
+  };
+
+  channel.stream.setEncoding("utf8");
+  channel.stream.on("data", (text: string) => {
+    if (dead !== null) return;
+    noiseBytes += text.length;
+    if (!greeted) noise = (noise + text).slice(-300);
+    if (noiseBytes > MAX_NOISE_BYTES) return fail(shellError("it prints without end"));
+    pending += text;
+    if (pending.length > MAX_ANSWER_BYTES && !pending.includes("\n")) pending = pending.slice(-1024);
+    for (let newline = pending.indexOf("\n"); newline !== -1; newline = pending.indexOf("\n")) {
+      const line = pending.slice(0, newline).replace(/\r+$/, "");
+      pending = pending.slice(newline + 1);
+      takeLine(line);
+    }
+  });
+  channel.stderr.on("data", (chunk: Buffer) => {
+    if (!greeted) noise = (noise + chunk.toString("utf8")).slice(-300);
+  });
+  channel.stream.on("error", () => {});
+  channel.stderr.on("error", () => {});
+  const gone = channel.exit.then(() => {
+    const said = printable(noise.trim());
+    fail(shellError(greeted || said === "" ? "it ended" : `it said ${said}`));
+  });
+
+  let queue: Promise<unknown> = Promise.resolve();
+  const ask = (verb: string, args: readonly string[]) =>
+    new Promise<Answer>((resolve, reject) => {
+      if (dead !== null) return reject(dead);
+      noiseBytes = 0;
+      sequence += 1;
+      const disarm = arm();
+      waiting = {
+        seq: sequence,
+        resolve: (answer) => {
+          disarm();
+          resolve(answer);
+        },
+        reject: (error) => {
+          disarm();
+          reject(error);
+        },
+      };
+      channel.stream.write(`${[sequence, verb, ...args].join(" ")}\n`);
+    });
+  return {
+    pty,
+    started,
+    gone,
+    request(verb, ...args) {
+      const answer = queue.then(() => ask(verb, args));
+      queue = answer.catch(() => {});
+      return answer;
+    },
+    close: () => channel.close(),
+  };
+}

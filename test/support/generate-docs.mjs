@@ -1,0 +1,85 @@
+/*
+ * Writes the generated parts of protocol/*.md: the tables between `<!-- generated: NAME -->` and `<!-- /generated -->`.
+ * `npm run docs` runs it on dist/; test/arch/generated-docs.test.ts renders the same from the sources and compares.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** The pages with generated parts, from the project's root. */
+export const PAGES = ["protocol/p11kit-rpc.md", "protocol/errors.md"];
+
+const code = (text) => (text === "" ? "" : `\`${text}\``);
+const row = (cells) => `| ${cells.join(" | ")} |`;
+const table = (head, rows) => [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
+
+function callTable(calls) {
+  const head = ["id", "call", "request", "arguments", "answer", "outputs", "class", "since"];
+  const rows = calls.map((call) => {
+    const { id, name, request, args, response, outs, since } = call;
+    return [id, name, code(request), args.join(", "), code(response), outs.join(", "), call.class, since];
+  });
+  return table(head, rows);
+}
+
+function mechanismTable(mechanisms) {
+  const byShape = new Map();
+  for (const { type, shape, stockSince } of mechanisms) {
+    if (shape === null) continue;
+    const key = `${shape} ${stockSince}`;
+    byShape.set(key, [...(byShape.get(key) ?? []), type.toString(16)]);
+  }
+  const rows = [...byShape].map(([key, types]) => [...key.split(" "), types.join(" ")]);
+  rows.sort((a, b) => a[0].localeCompare(b[0]) || Number(a[1]) - Number(b[1]));
+  return table(["parameter", "since", "mechanisms (hex)"], rows);
+}
+
+function attributeTable(attributes) {
+  const byKind = new Map();
+  for (const { type, kind } of attributes) byKind.set(kind, [...(byKind.get(kind) ?? []), type.toString(16)]);
+  const rows = [...byKind].filter(([kind]) => kind !== "bytes").map(([kind, types]) => [kind, types.join(" ")]);
+  return table(["kind", "attributes (hex)"], rows);
+}
+
+function errorTable(errors) {
+  const rows = Object.entries(errors).map(([name, { exitCode, meaning }]) => [code(name), exitCode, meaning]);
+  return table(["code", "exit status", "meaning"], rows);
+}
+
+/**
+ * The page with its generated parts made anew. `source` is `{ calls, mechanisms, attributes, errors }`. Throws for a part
+ * that nothing generates.
+ */
+export function renderPage(text, source) {
+  const parts = {
+    calls: () => callTable(source.calls),
+    mechanisms: () => mechanismTable(source.mechanisms),
+    attributes: () => attributeTable(source.attributes),
+    errors: () => errorTable(source.errors),
+  };
+  return text.replace(/(<!-- generated: (\w+) -->\n)[\s\S]*?(<!-- \/generated -->)/g, (_whole, open, name, close) => {
+    if (!Object.hasOwn(parts, name)) throw new Error(`nothing generates ${name}`);
+    return `${open}\n${parts[name]()}\n\n${close}`;
+  });
+}
+
+async function main() {
+  const { CALLS } = await import("../../dist/cryptoki/calls.js");
+  const { MECHANISMS } = await import("../../dist/cryptoki/mechanisms.js");
+  const { CKA, attributeKind } = await import("../../dist/cryptoki/attributes.js");
+  const { ERRORS } = await import("../../dist/base/errors.js");
+  const attributes = Object.values(CKA).map((type) => ({ type, kind: attributeKind(type) }));
+  const source = { calls: CALLS, mechanisms: [...MECHANISMS.values()], attributes, errors: ERRORS };
+  for (const page of PAGES) {
+    const path = join(ROOT, page);
+    const before = readFileSync(path, "utf8");
+    const after = renderPage(before, source);
+    if (after === before) continue;
+    writeFileSync(path, after);
+    process.stdout.write(`${page} written\n`);
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

@@ -1,0 +1,168 @@
+/* The helper's answers come from a machine that may be hostile; its script runs in whatever sh there is. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Duplex, PassThrough } from "node:stream";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { parseAnswer, startHelper } from "../../../src/forward/remote/helper.js";
+import { bootstrapCommand, helperScript, SCRIPT_END } from "../../../src/forward/remote/helper-script.js";
+import type { Transport } from "../../../src/forward/transport.js";
+import { rejection } from "../../support/forward.js";
+
+describe("an answer", () => {
+  it("holds known keys with values in their pattern", () => {
+    expect(parseAnswer(["uid=0", "tool=nc", "tool=perl", "rt=/run/user/0", ""])).toEqual(
+      new Map([
+        ["uid", ["0"]],
+        ["tool", ["nc", "perl"]],
+        ["rt", ["/run/user/0"]],
+      ]),
+    );
+  });
+
+  for (const line of [
+    "uid=x",
+    "nokey",
+    "=",
+    "evil=1",
+    "__proto__=1",
+    "constructor=1",
+    "rt=relative",
+    "rt=/a\u001b[2J",
+    "rt=/a\u202eb",
+    "tool=rm",
+    "sock=a b",
+    `rt=/${"x".repeat(2000)}`,
+  ]) {
+    it(`is refused with the line ${JSON.stringify(line.slice(0, 30))}, in printable words`, () => {
+      try {
+        parseAnswer([line]);
+        expect.unreachable();
+      } catch (error) {
+        expect(error).toMatchObject({ code: "E_REMOTE_SHELL" });
+        expect((error as Error).message).not.toMatch(/[\p{Cc}\p{Cf}]/u);
+      }
+    });
+  }
+});
+
+/** A transport whose only command is played by `react`, called with "" at the start and then with each line sent. */
+function fakeBastion(react: (line: string, print: (text: string) => void, nonce: string) => void): Transport {
+  const exec: Transport["exec"] = async (command) => {
+    const nonce = /tokenfwd ([0-9a-f]{32});/.exec(command)?.[1] ?? "";
+    let close: () => void = () => {};
+    const exit = new Promise<{ code: null; signal: null }>((resolve) => {
+      close = () => resolve({ code: null, signal: null });
+    });
+    let pending = "";
+    const stream = new Duplex({
+      read() {},
+      write(chunk: Buffer, _encoding, done) {
+        pending += chunk.toString();
+        for (let end = pending.indexOf("\n"); end !== -1; end = pending.indexOf("\n")) {
+          react(pending.slice(0, end), print, nonce);
+          pending = pending.slice(end + 1);
+        }
+        done();
+      },
+    });
+    const print = (text: string) => void stream.push(text);
+    queueMicrotask(() => react("", print, nonce));
+    return { ok: true, value: { stream, stderr: new PassThrough(), exit, resize() {}, signal() {}, close: () => close() } };
+  };
+  return { exec } as unknown as Transport;
+}
+
+async function start(react: Parameters<typeof fakeBastion>[0]) {
+  const helper = await startHelper(fakeBastion(react), false);
+  if (!("request" in helper)) throw new Error(helper.reason);
+  return helper;
+}
+
+describe("a helper", () => {
+  it("is found behind noise, carriage returns and an echo of what we send", async () => {
+    const helper = await start((line, print, nonce) => {
+      if (line === "") print(`Welcome!\r\nno line end tokenfwd-${nonce}\r\n`);
+      else print(`${line}\r\n`);
+      const [seq, verb] = line.split(" ");
+      if (verb === "probe") print(`junk\r\ntokenfwd-${nonce} ${seq} begin\r\nuid=7\r\ntokenfwd-${nonce} ${seq} end\r\n`);
+    });
+    expect((await helper.request("probe")).get("uid")).toEqual(["7"]);
+  });
+
+  it("that answers more than 8 KiB is given up", async () => {
+    const helper = await start((line, print, nonce) => {
+      if (line === "") print(`tokenfwd-${nonce}\n`);
+      if (line === "1 probe") print(`tokenfwd-${nonce} 1 begin\n${"uid=1\n".repeat(2000)}tokenfwd-${nonce} 1 end\n`);
+    });
+    expect(await rejection(helper.request("probe"))).toMatchObject({ code: "E_REMOTE_SHELL", message: expect.stringContaining("8 KiB") });
+    expect(await rejection(helper.request("probe"))).toMatchObject({ code: "E_REMOTE_SHELL" });
+  });
+
+  it("that prints without end is given up", async () => {
+    const endless = startHelper(
+      fakeBastion((line, print) => {
+        if (line === "") for (let i = 0; i < 300; i++) print(`${"x".repeat(1024)}\n`);
+      }),
+      false,
+    );
+    expect(await rejection(endless)).toMatchObject({ code: "E_REMOTE_SHELL", message: expect.stringContaining("without end") });
+  });
+
+  it("takes no answer with another connection's marker or another number", async () => {
+    const helper = await start((line, print, nonce) => {
+      if (line === "") print(`tokenfwd-${nonce}\n`);
+      if (line === "1 probe") {
+        print(`tokenfwd-${"0".repeat(32)} 1 begin\nuid=1\ntokenfwd-${"0".repeat(32)} 1 end\n`);
+        print(`tokenfwd-${nonce} 2 begin\nuid=2\ntokenfwd-${nonce} 2 end\n`);
+        print(`tokenfwd-${nonce} 1 begin\nuid=3\ntokenfwd-${nonce} 1 end\n`);
+      }
+    });
+    expect((await helper.request("probe")).get("uid")).toEqual(["3"]);
+  });
+});
+
+describe("the helper's script", () => {
+  let directory: string;
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), "tfwd-helper-"));
+  });
+  afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+  const play = (shell: string, verbs: string[]) =>
+    spawnSync(shell, ["-c", bootstrapCommand("ab")], {
+      input: `${helperScript("ab")}${SCRIPT_END}\n${verbs.map((verb, index) => `${index + 1} ${verb}\n`).join("")}`,
+      env: { PATH: process.env["PATH"] ?? "", XDG_RUNTIME_DIR: directory, TMOUT: "1" },
+    }).stdout.toString();
+
+  for (const shell of ["dash", "bash", "csh", "tcsh", "fish"]) {
+    it(`makes, links and removes behind the login shell ${shell}`, () => {
+      const said = play(shell, ["probe", "look 00000000", "claim 00000000 me-1", "look 00000000", "known 00000000", "link"]);
+      expect(said).toContain("tokenfwd-ab 2 begin\nbase=missing\ndir=missing\nowner=\nalive=no\nsock=none\n");
+      expect(said).toContain("tokenfwd-ab 4 begin\nbase=ok\ndir=ok\nowner=me-1\nalive=yes\nsock=none\n");
+      expect(said).toContain("link=ok");
+      // stdin has ended, as it does when the connection goes: the trap has run.
+      expect(readdirSync(directory)).toEqual([]);
+    });
+  }
+
+  it("keeps what another connection owns by then", () => {
+    mkdirSync(join(directory, "tokenfwd/00000000"), { recursive: true, mode: 0o700 });
+    play("dash", ["probe", "claim 00000000 me-1", "release"]);
+    writeFileSync(join(directory, "tokenfwd/00000000/owner"), "you-2 1\n");
+    play("dash", ["probe", "adopt 00000000 me-1", "exit"]);
+    expect(existsSync(join(directory, "tokenfwd/00000000/owner"))).toBe(true);
+    play("dash", ["probe", "adopt 00000000 you-2", "exit"]);
+    expect(readdirSync(directory)).toEqual([]);
+  });
+
+  it("makes an owner file that is no word into one that is, and takes no claim that somebody else holds", () => {
+    mkdirSync(join(directory, "tokenfwd/00000000"), { recursive: true, mode: 0o700 });
+    writeFileSync(join(directory, "tokenfwd/00000000/owner"), "\u001b[2J$(touch x) 12\n");
+    expect(play("dash", ["probe", "look 00000000"])).toContain("owner=invalid\n");
+    writeFileSync(join(directory, "tokenfwd/00000000/owner"), "you-2 1\n");
+    expect(play("dash", ["probe", "claim 00000000 me-1"])).toContain("fail=taken");
+    expect(play("dash", ["probe", "claim 00000000 me-1 you-2"])).toContain("claim=ok");
+  });
+});

@@ -1,0 +1,17 @@
+/*
+ * What `npm test` runs. Two workers, because most files start real daemons (sshd, SoftHSM, p11-kit). Setup and build
+ * are done before vitest starts; no test installs or compiles the project itself.
+ */
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/{unit,property,vectors,arch,interop}/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    reporters: ["default", "./test/support/summary-reporter.ts"],
+    allowOnly: process.env["CI"] !== "true",
+  },
+});
