@@ -19,6 +19,8 @@ export interface KnownKey {
   readonly key: Buffer;
   readonly file: string;
   readonly line: number;
+  /** Known for the host on port 22, while we go to another port: a match counts, as for ssh, a mismatch says nothing. */
+  readonly otherPort?: true;
 }
 
 /** What ssh would say about a key. `unknown` still has to be confirmed or refused. */
@@ -68,6 +70,12 @@ export async function findKnownKeys(settings: SshSettings): Promise<readonly Kno
   const name = knownHostsName(settings);
   const found: KnownKey[] = [];
   for (const file of [...settings.userKnownHostsFiles, ...settings.globalKnownHostsFiles]) found.push(...(await lookUp(name, file)));
+  if (found.every((known) => known.marker !== null) && settings.hostKeyAlias === null && settings.port !== 22) {
+    for (const file of [...settings.userKnownHostsFiles, ...settings.globalKnownHostsFiles]) {
+      const plain = await lookUp(settings.host.toLowerCase(), file);
+      found.push(...plain.filter((known) => known.marker === null).map((known) => ({ ...known, otherPort: true as const })));
+    }
+  }
   const authority = found.find((known) => known.marker === "ca");
   if (authority !== undefined && !found.some((known) => known.marker === null)) {
     throw new TokenfwdError(
@@ -102,7 +110,8 @@ export function judgeHostKey(name: string, key: Buffer, known: readonly KnownKey
   }
   const plain = known.filter((one) => one.marker === null);
   if (plain.some((one) => one.key.equals(key))) return "known";
-  const other = plain.find((one) => one.type === keyType(key)) ?? plain[0];
+  const here = plain.filter((one) => one.otherPort !== true);
+  const other = here.find((one) => one.type === keyType(key)) ?? here[0];
   if (other === undefined) return "unknown";
   throw new TokenfwdError(
     "E_HOST_KEY_CHANGED",

@@ -82,10 +82,10 @@ export async function verifyStream(stream: Duplex, watch: NonceWatch, expectedSl
     if (initialized.rv !== CKR_OK) return failed(nonce.arrived() ? "the agent refused the connection" : "the connection was closed");
     if (!nonce.arrived()) return failed("the answer did not come from this agent");
     const before = performance.now();
-    const counted = await client.call("C_GetSlotList", { tokenPresent: 0, room: null }, ctx);
+    const counted = await client.call("C_GetSlotList", { tokenPresent: 1, room: null }, ctx);
     const rttMs = performance.now() - before;
     const room = typeof counted.slots === "number" ? counted.slots : (counted.slots?.length ?? 0);
-    const listed = room === 0 ? counted : await client.call("C_GetSlotList", { tokenPresent: 0, room }, ctx);
+    const listed = room === 0 ? counted : await client.call("C_GetSlotList", { tokenPresent: 1, room }, ctx);
     if (counted.rv !== CKR_OK || listed.rv !== CKR_OK) return failed("the slot list could not be read");
     const slots = typeof listed.slots === "number" ? [] : (listed.slots ?? []);
     const same = slots.length === expectedSlots.length && slots.every((slot, index) => slot === expectedSlots[index]);

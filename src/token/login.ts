@@ -143,21 +143,26 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     const who = whoAsks(ctx.origin);
     return ask(slot, ctx, async (inner) => {
       // Another destination has unlocked the token: this one needs a yes, not the PIN.
-      if (isReal(state, CKU.CKU_USER)) {
-        const yes = await host.confirm(`let ${who} use the token as well?`, inner);
-        if (!yes) return { rv: CKR.CKR_FUNCTION_REJECTED, asked: true, reason: "cancelled" };
-        state.unlocked.add(key);
-        return { rv: CKR.CKR_OK, asked: true };
-      }
+      if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
       const anchor = await anchorOf(slot, inner);
       if (anchor.rv !== CKR.CKR_OK) return { rv: anchor.rv, asked: false };
       const result = await host.unlock({ slot, session: anchor.handle, userType: CKU.CKU_USER, who }, inner);
-      if (result.rv === CKR.CKR_OK) {
-        setReal(state, CKU.CKU_USER);
-        state.unlocked.add(key);
-      }
+      if (result.rv !== CKR.CKR_OK) return result;
+      // While this one waited in line another may have been asked: then nobody has said yes to this one.
+      const othersAnswered = !result.asked && !state.unlocked.has(key) && state.unlocked.size > 0;
+      if (!isReal(state, CKU.CKU_USER)) setReal(state, CKU.CKU_USER);
+      if (othersAnswered) return grant(state, key, who, inner);
+      state.unlocked.add(key);
       return result;
     });
+  }
+
+  /** A yes at the workstation for one more destination. */
+  async function grant(state: SlotState, key: string, who: string, ctx: CallContext): Promise<UnlockResult> {
+    const yes = await host.confirm(`let ${who} use the token as well?`, ctx);
+    if (!yes) return { rv: CKR.CKR_FUNCTION_REJECTED, asked: true, reason: "cancelled" };
+    state.unlocked.add(key);
+    return { rv: CKR.CKR_OK, asked: true };
   }
 
   async function loginAsking(slot: bigint, userType: bigint, ctx: CallContext): Promise<number> {

@@ -100,19 +100,27 @@ probe() {
   set -f
 }
 name() { D=$RT/tokenfwd/$1; S=$D/p11.sock; K=$RT/p11-kit/pkcs11; }
-# The owner file is one line: connectId and the pid of its helper.
+# The owner file is one line: connectId and the pid of its helper. No file is no owner; a strange one is "invalid".
 owned() {
   oid= opid=
-  test -f "$1/owner" && test ! -h "$1/owner" && read -r oid opid < "$1/owner" 2>/dev/null
-  case $oid in *[!A-Za-z0-9-]*) oid=invalid;; esac
+  test -e "$1" || test -h "$1" || return
+  test -f "$1" && test ! -h "$1" && read -r oid opid < "$1" 2>/dev/null
+  case $oid in ''|*[!A-Za-z0-9-]*) oid=invalid;; esac
   test ${"$"}{#oid} -gt 64 && oid=invalid
   case $opid in ''|*[!0-9]*) opid=;; esac
+}
+# Takes away the owner file of a dead connect, by a rename, so that of two that try only one takes it.
+disown() {
+  mv "$D/owner" "$D/owner.$$" 2>/dev/null || return
+  owned "$D/owner.$$"
+  test "$oid" = "$1" || ln "$D/owner.$$" "$D/owner" 2>/dev/null
+  rm -f "$D/owner.$$"
 }
 look() {
   l=$RT/tokenfwd/$1
   if fit "$RT/tokenfwd"; then say base ok; else say base "$why"; fi
   if fit "$l"; then say dir ok; else say dir "$why"; fi
-  owned "$l"
+  owned "$l/owner"
   say owner "$oid"
   if test -n "$opid" && kill -0 "$opid" 2>/dev/null; then say alive yes; else say alive no; fi
   kind "$l/p11.sock"; say sock "$k"
@@ -123,9 +131,7 @@ claim() {
   fit "$RT/tokenfwd" || { say fail "$why"; D=; return; }
   mkdir "$D" 2>/dev/null
   fit "$D" || { say fail "$why"; D=; return; }
-  owned "$D"
-  test -n "$oid" && test "$oid" = "$3" && rm -f "$D/owner"
-  test -z "$oid" && rm -f "$D/owner"
+  test -n "$3" && disown "$3"
   if (set -C; printf '%s %s\n' "$2" "$$" > "$D/owner") 2>/dev/null; then ID=$2; say claim ok
     # Left by a dead connect that made the p11-kit directory: it is ours to remove now.
     test -f "$D/made" && MADE=1
@@ -159,7 +165,7 @@ link() {
 }
 clean() {
   if test -n "$D"; then
-    owned "$D"
+    owned "$D/owner"
     if test "$oid" = "$ID"; then
       if test -h "$K" && test "$(readlink "$K")" = "$S"; then rm -f "$K"; fi
       test "$MADE" = 1 && rmdir "$RT/p11-kit" 2>/dev/null

@@ -31,7 +31,7 @@ export function openTerminal(): Asker | null {
   return {
     terminalState,
     async pin({ token, who, notices }, signal) {
-      const before = notices.map((notice) => `tokenfwd: ${notice}\n`).join("");
+      const before = notices.map((notice) => `tokenfwd: ${notice}\r\n`).join("");
       const line = await readLine(`${before}tokenfwd: ${who} asks for the PIN of the token "${token}": `, false, signal);
       return line === null ? { kind: "cancelled" } : { kind: "given", pin: secretBytes(line) };
     },
@@ -70,11 +70,11 @@ export function restoreTerminal(state: string): void {
     return;
   }
   spawnSync("stty", [state], { stdio: [fd, "ignore", "ignore"], timeout: 2000 });
-  writeSync(fd, "\n");
+  writeSync(fd, "\r\n");
   closeSync(fd);
 }
 
-/** Reads one line in raw mode (Node leaves output processing on, so a line feed is enough). Ctrl-C, Ctrl-D and Esc cancel, Ctrl-U starts again, backspace takes back. */
+/** Reads one line in raw mode (output processing may be off, so a line ends with both). Ctrl-C, Ctrl-D and Esc cancel, Ctrl-U starts again, backspace takes back. */
 function readLine(prompt: string, echo: boolean, signal: AbortSignal): Promise<Line> {
   return new Promise((resolve, reject) => {
     let input: ReadStream;
@@ -104,7 +104,7 @@ function readLine(prompt: string, echo: boolean, signal: AbortSignal): Promise<L
       } catch {
         // The terminal has gone: there is nothing to put back.
       }
-      show("\n");
+      show("\r\n");
       input.destroy();
       closeSync(output);
       line.fill(0);

@@ -216,9 +216,9 @@ function readArgument(reader: Reader, element: string, name: string, form: Form,
   }
 }
 
-/** A copy that shares its memory with nothing, so that it can be overwritten. */
+/** A copy that shares its memory with nothing and is not in V8's own heap (see frame.ts), so that it can be overwritten. */
 function ownCopy(bytes: Buffer): Buffer {
-  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  const copy = Buffer.from(new ArrayBuffer(bytes.length));
   bytes.copy(copy);
   return copy;
 }
