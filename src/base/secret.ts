@@ -51,6 +51,14 @@ class Secret implements SecretBytes {
   }
 }
 
+/**
+ * Zeroed memory that `fill` really wipes. A Buffer of at most 64 bytes from Buffer.alloc lies in V8's own heap and is
+ * copied when it is first touched, so that wiping misses the copy (measured: one stale PIN for each log-in).
+ */
+export function wipeable(length: number): Buffer {
+  return Buffer.from(new ArrayBuffer(length));
+}
+
 /** Takes ownership of the buffer: the caller must not keep or copy it. */
 export function secretBytes(bytes: Buffer): SecretBytes {
   return new Secret(bytes);

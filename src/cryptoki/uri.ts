@@ -161,10 +161,13 @@ export function parseSelector(text: string): Pkcs11Uri {
   const query = [...uri.query.keys()][0];
   if (query !== undefined) {
     throw new TokenfwdError("E_USAGE", `the URI carries ${query}, which is not taken from a URI`, {
-      hint: query.startsWith("pin-") ? "leave it out; the PIN is asked for, or comes from --pin-source" : "leave it out; the module is named with --module",
+      hint: query.startsWith("pin-")
+        ? "leave it out; the PIN is asked for, or comes from --pin-source"
+        : "leave it out; the module is named with --module",
     });
   }
   const other = [...uri.path.keys()].find((name) => !SELECTABLE.has(name));
-  if (other !== undefined) throw new TokenfwdError("E_USAGE", `a token or key cannot be chosen by ${other}`, { hint: `choose by ${[...SELECTABLE].join(", ")}` });
+  if (other !== undefined)
+    throw new TokenfwdError("E_USAGE", `a token or key cannot be chosen by ${other}`, { hint: `choose by ${[...SELECTABLE].join(", ")}` });
   return uri;
 }

@@ -6,7 +6,6 @@ import { TokenfwdError } from "../base/errors.js";
 import { printable } from "../base/printable.js";
 import { p11KitAddress } from "./address.js";
 import { forwardRefused } from "./causes.js";
-import { openBridge } from "./remote/bridge.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
 import { retryingSessions } from "./remote/sessions.js";
@@ -14,7 +13,8 @@ import { runCommand } from "./run-command.js";
 import { connectSsh2 } from "./ssh2/transport.js";
 import type { ExitStatus, Transport } from "./transport.js";
 import type { Forward, ForwardOptions, ForwardReady, RunIo } from "./types.js";
-import { createNonceWatch, type NonceWatch, type Verification, verifyStream } from "./verify.js";
+import { createNonceWatch, type NonceWatch, type Verification } from "./verify.js";
+import { verifyPlace } from "./verify-place.js";
 
 export type { Forward, ForwardOptions, ForwardReady, ForwardUi, RunIo } from "./types.js";
 
@@ -204,32 +204,11 @@ class Opening {
     throw forwardRefused(place.socket, this.#transport.debugTexts(), look.get("sock")?.[0] ?? "none");
   }
 
-  /** Verifies through sshd, else through a program on the bastion; says "no" only when neither exists. */
+  /** Fails unless the socket leads here; "no" only where nothing lets us look from the bastion's side. */
   async #verify(probe: Probe, place: Place): Promise<Verification> {
     const { ui } = this.#options;
     const slots = await this.#options.expectedSlots();
-    let why = "sshd does not open the socket for us (AllowStreamLocalForwarding remote, or AllowTcpForwarding remote)";
-    const opened = await this.#transport.openRemote(place.socket);
-    let result: Verification | null = opened.ok ? await verifyStream(opened.value, this.#watch, slots) : null;
-    let via = "direct-streamlocal";
-    if (result === null && this.#oneSession) why = `${why}, and MaxSessions 1 leaves no room for another way`;
-    else if (result === null) {
-      const refusals: string[] = [];
-      for (const tool of [...probe.tools].sort(byPreference)) {
-        const bridge = await openBridge(this.#transport, tool, place.socket);
-        if ("reason" in bridge) {
-          refusals.push(bridge.reason);
-          continue;
-        }
-        via = tool;
-        const attempt = await verifyStream(bridge.stream, this.#watch, slots);
-        result = attempt;
-        // A tool that cannot do it (an nc without -U) says nothing about the socket; only an answer counts as foreign.
-        if (attempt.passed || attempt.answered) break;
-      }
-      if (result === null)
-        why = refusals.length === 0 ? `${why}, and the bastion has none of nc, socat, perl, python3` : `${why}; ${refusals.join("; ")}`;
-    }
+    const { result, via, why } = await verifyPlace(this.#transport, probe.tools, place.socket, this.#watch, slots, !this.#oneSession);
     if (result === null) {
       ui.event("verify", { verified: "no", reason: why });
       this.#warn(`the socket could not be verified from the bastion: ${why}`);
@@ -299,9 +278,4 @@ class Opening {
     await started.request("adopt", this.#place.name, this.#options.connectId);
     return started;
   }
-}
-
-function byPreference(a: Probe["tools"][number], b: Probe["tools"][number]): number {
-  const order = ["nc", "socat", "perl", "python3"];
-  return order.indexOf(a) - order.indexOf(b);
 }

@@ -13,7 +13,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const TOKENFWD = fileURLToPath(new URL("../../bin/tokenfwd.js", import.meta.url));
+// This checkout's program, or the one that is named: a package that was just installed, for instance.
+const TOKENFWD = process.argv[2] ?? fileURLToPath(new URL("../../bin/tokenfwd.js", import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), "tokenfwd-demo-"));
 const file = (name) => join(dir, name);
 // Throw-away, like the token that it opens.
@@ -78,7 +79,8 @@ const CLIENT = find(
   places.map((place) => `${place}/pkcs11/p11-kit-client.so`),
 );
 const SSHD = find("sshd", ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"]);
-const env = { ...process.env, SOFTHSM2_CONF: file("softhsm2.conf") };
+// The workstation id that stays after a connect goes with the rest.
+const env = { ...process.env, SOFTHSM2_CONF: file("softhsm2.conf"), XDG_STATE_HOME: file("state") };
 delete env.P11_KIT_SERVER_ADDRESS;
 
 // ---- the two sides

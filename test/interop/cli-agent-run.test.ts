@@ -16,8 +16,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { spawnUnderPty } from "../support/pty.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
-import { type CliProcess, runCli, startCli } from "./cli-process.js";
+import { type CliProcess, runCli, startCli, TOKENFWD } from "./cli-process.js";
 
 const PIN = "canary-161803";
 const CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
@@ -166,4 +167,39 @@ test("--help says what happens, with examples and the exit status, and survives 
     encoding: "utf8",
   });
   expect(cut.stdout).not.toMatch(/E_BUG|at .*\.js/);
+});
+
+test("on a terminal the PIN is asked there, Ctrl-C ends it with 0, and the terminal is left as it was", async () => {
+  const words = [process.execPath, TOKENFWD, "agent", "run", "--module", token.modulePath, "--socket", socket];
+  await using terminal = spawnUnderPty({ argv: words, env });
+  await terminal.expect(/listening on/);
+  writeFileSync(join(dir, "hash"), Buffer.alloc(32, 7));
+  const sign = [
+    "--module",
+    CLIENT,
+    "--login",
+    "--pin",
+    "0000",
+    "--sign",
+    "-m",
+    "ECDSA",
+    "--id",
+    "02",
+    "-i",
+    join(dir, "hash"),
+    "-o",
+    join(dir, "sig"),
+  ];
+  const signing = promisify(execFile)("pkcs11-tool", sign, {
+    env: { ...process.env, P11_KIT_SERVER_ADDRESS: `unix:path=${socket.replace(" ", "%20")}` },
+  });
+  await terminal.expect(/a program on this workstation asks for the PIN of the token "agent run"/);
+  terminal.send(`${PIN}\n`);
+  await signing;
+  await terminal.expect(/used ec key/);
+  terminal.send("\x03");
+  const result = await terminal.exited;
+  expect(result).toMatchObject({ exitCode: 0, echo: true, lineEditing: true });
+  expect(result.output).not.toContain(PIN);
+  expect(existsSync(socket)).toBe(false);
 });

@@ -40,14 +40,15 @@ export function startCli(
     fd3?: number;
     /** Words in front, such as `ip netns exec NAME`; they must end in an exec, so that the process stays the same. */
     within?: readonly string[];
-    /** Another copy of the program than this checkout's. */
+    /** The command to run instead of this checkout's, such as one that npm has installed. */
     program?: string;
   } = {},
 ): CliProcess {
   const stdio: ("pipe" | "ignore" | number)[] = [options.stdin ?? "ignore", "pipe", "pipe"];
   if (options.fd3 !== undefined) stdio.push(options.fd3);
   // A session of its own has no terminal: /dev/tty of whoever runs the tests must not be asked.
-  const [file = "", ...words] = [...(options.within ?? []), process.execPath, options.program ?? TOKENFWD, ...args];
+  const command = options.program === undefined ? [process.execPath, TOKENFWD] : [options.program];
+  const [file = "", ...words] = [...(options.within ?? []), ...command, ...args];
   const child = spawn(file, words, { env: options.env ?? process.env, stdio, detached: true });
   const out: Buffer[] = [];
   let err = "";

@@ -1,8 +1,9 @@
 /* `tokenfwd connect` on a terminal: PIN, passphrase, host key and key choice are asked there, and CMD has the terminal meanwhile. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { type PtyProcess, runUnderPty, spawnUnderPty } from "../support/pty.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
@@ -10,8 +11,8 @@ import { type Sshd, startSshd } from "../support/sshd.js";
 import { runCli, TOKENFWD } from "./cli-process.js";
 
 const PIN = "canary141421";
-const SIGN =
-  "pkcs11-tool --module /usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so --login --pin 0000 --sign -m SHA256-RSA-PKCS --id 01 -i /dev/null -o /dev/null";
+const CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
+const SIGN = `pkcs11-tool --module ${CLIENT} --login --pin 0000 --sign -m SHA256-RSA-PKCS --id 01 -i /dev/null -o /dev/null`;
 const RSA = ["--key", "pkcs11:id=%01;type=private"];
 let token: SoftHsm;
 let bastion: Sshd;
@@ -79,6 +80,22 @@ test("with a terminal for CMD the use lines are in the log and not across its sc
   expect(exitCode).toBe(0);
   expect(output).not.toContain("used rsa key");
   expect(readFileSync(join(dir, "log"), "utf8")).toContain('"CKM_SHA256_RSA_PKCS"');
+});
+
+test("p11tool logs in again and again, and the PIN is asked once in the whole connect", async () => {
+  await using terminal = spawnUnderPty({ argv: argv(...RSA, "--json"), env });
+  await terminal.expect(/"event":"ready"/);
+  const list = `GNUTLS_PIN=0000 p11tool --provider ${CLIENT} --batch --list-all --login "pkcs11:token=work%20token"`;
+  const listing = promisify(execFile)("ssh", ["-F", bastion.sshConfig, "bastion", `${list}; ${list}; ${SIGN}`]);
+  await terminal.expect(/asks for the PIN/);
+  terminal.send(`${PIN}\n`);
+  const { stdout } = await listing;
+  expect(stdout.match(/Type: Private key/g)).toHaveLength(2);
+  await terminal.expect(/"event":"use"/);
+  terminal.send("\x03");
+  const { exitCode, output } = await leftClean(terminal);
+  expect(exitCode).toBe(0);
+  expect(output.match(/"event":"prompt"/g)).toHaveLength(1);
 });
 
 test("Ctrl-C at the PIN question cancels: E_PIN_CANCELLED, and CMD does not run", async () => {

@@ -17,8 +17,9 @@ afterEach(async () => {
 });
 
 async function start(options: SshdOptions = {}): Promise<void> {
-  sshd = await startSshd(options);
-  cleanUps.push(() => sshd.dispose());
+  const started = await startSshd(options);
+  sshd = started;
+  cleanUps.push(() => started.dispose());
 }
 
 const WS = "0a1b2c3d";

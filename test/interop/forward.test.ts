@@ -133,6 +133,14 @@ describe("a forward over a real sshd", () => {
     await proxy.dispose();
   });
 
+  it("keeps connects that start at the same moment apart", async () => {
+    const forwards = await Promise.all([1, 2, 3].map(async () => (await openTestForward(sshd)).forward));
+    expect(new Set(forwards.map((forward) => forward.ready.remoteSocket)).size).toBe(3);
+    expect(forwards.map((forward) => forward.ready.verified)).toEqual(["rpc", "rpc", "rpc"]);
+    await Promise.all(forwards.map((forward) => forward.close()));
+    expect(contents(sshd.runtimeDir)).toEqual([]);
+  });
+
   it("is lost when the shell that keeps it is ended on the bastion", async () => {
     const { forward } = await openTestForward(sshd);
     process.kill(Number(readFileSync(join(sshd.runtimeDir, "tokenfwd/0a1b2c3d/owner"), "utf8").split(" ")[1]), "SIGTERM");
@@ -210,7 +218,7 @@ describe("a command on the bastion", () => {
   it("is abandoned when its signal is aborted, and refuses more than 32 KiB of arguments", async () => {
     const { forward } = await openTestForward(sshd);
     const io = collectedIo(null);
-    const running = forward.run(["sh", "-c", "echo up; exec sleep 600"], io);
+    const running = forward.run(["sh", "-c", "echo up; exec cat"], io);
     await new Promise((resolve) => io.stdout.once("data", resolve));
     io.abort.abort();
     expect((await running).code).toBe(null);

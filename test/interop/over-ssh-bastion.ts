@@ -6,8 +6,11 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { expect } from "vitest";
+import type { CallName } from "../../src/cryptoki/calls.js";
+import { CKR } from "../../src/cryptoki/rv.js";
 import { type PtyResult, spawnUnderPty } from "../support/pty.js";
-import type { SoftHsm } from "../support/softhsm.js";
+import type { SoftHsm, SoftHsmKey } from "../support/softhsm.js";
 import type { Sshd } from "../support/sshd.js";
 import { type CliEvent, TOKENFWD } from "./cli-process.js";
 import { type Outcome, runProgram } from "./programs.js";
@@ -29,10 +32,8 @@ export interface ForwardedEnd extends PtyResult {
 }
 
 export interface Forwarded {
-  /** The events so far. */
-  events(name?: string): readonly CliEvent[];
-  /** The questions for a PIN that have been opened so far. */
-  pinPrompts(): number;
+  /** Waits until the workstation says, after all that was waited for before, that this call was refused with this code. */
+  refused(call: CallName, rv: keyof typeof CKR): Promise<void>;
   /** Waits for the question on the terminal and types the token's PIN. */
   typePin(timeoutMs?: number): Promise<void>;
   /** Types Ctrl-C and waits for the end. Safe to call twice. */
@@ -46,10 +47,7 @@ export async function forwardToken({ token, bastion, key, options = [] }: Forwar
   const env = { ...token.env, XDG_STATE_HOME: join(home, "state"), TERM: "xterm" };
   const terminal = spawnUnderPty({ argv: [process.execPath, TOKENFWD, ...words], env });
   // A question stands on the terminal without a line's end, so an event may begin in the middle of a line.
-  const events = (name?: string): CliEvent[] =>
-    [...terminal.output.matchAll(/\{"v":1,.*\}(?=\r?\n)/g)]
-      .map(([line]) => JSON.parse(line) as CliEvent)
-      .filter((one) => name === undefined || one.event === name);
+  const events = (): CliEvent[] => [...terminal.output.matchAll(/\{"v":1,.*\}(?=\r?\n)/g)].map(([line]) => JSON.parse(line) as CliEvent);
   const typePin = async (timeoutMs?: number): Promise<void> => {
     await terminal.expect(/asks for the PIN of the token "[^"]*": /, timeoutMs);
     terminal.send(`${token.pin}\r`);
@@ -77,7 +75,9 @@ export async function forwardToken({ token, bastion, key, options = [] }: Forwar
     await close();
     throw error;
   }
-  return { events, pinPrompts: () => events("prompt").filter((one) => one["kind"] === "pin").length, typePin, close };
+  const refused = (call: CallName, rv: keyof typeof CKR) =>
+    terminal.expect(new RegExp(`"event":"refused".*"call":"${call}","rv":${CKR[rv]},.*\\r?\\n`));
+  return { refused, typePin, close };
 }
 
 /** One word of a POSIX shell's command line. */
@@ -102,4 +102,23 @@ export function onBastion(
     own,
     timeoutMs,
   );
+}
+
+/** All that a program printed, for a message or a pattern. */
+export function said({ stdout, stderr }: Outcome): string {
+  return `${stderr}${stdout.toString("latin1")}`;
+}
+
+/** A key of the token that has a certificate. */
+export function certifiedKey(token: SoftHsm, name: "rsa" | "ec"): SoftHsmKey & { readonly certificateFile: string } {
+  const key = token.keys[name];
+  if (key === undefined || key.certificateFile === null) throw new Error(`the token has no ${name} key with a certificate`);
+  return { ...key, certificateFile: key.certificateFile };
+}
+
+/** What every connect leaves: status 0 after Ctrl-C, nothing on the bastion, a terminal as it was, and no PIN on it. */
+export function expectCleanEnd(end: ForwardedEnd, pin: string): void {
+  expect(end.output).not.toContain(pin);
+  expect(end).toMatchObject({ exitCode: 0, left: [], echo: true, lineEditing: true });
+  expect(end.events.at(-1)).toMatchObject({ event: "closed", exitCode: 0 });
 }

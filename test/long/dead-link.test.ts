@@ -15,7 +15,7 @@ import { startSshd } from "../support/sshd.js";
 const missing = namespacesMissing();
 
 test.skipIf(missing !== null)(
-  `a connect whose link goes dead says lost and ends with 10, with CMD 255, within a minute${missing === null ? "" : ` (skipped: ${missing})`}`,
+  `a connect whose link goes dead says lost and ends with 10, with CMD 255, within 70 seconds${missing === null ? "" : ` (skipped: ${missing})`}`,
   async () => {
     using network = createNamespaces();
     const [link] = network.links;

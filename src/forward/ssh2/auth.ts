@@ -3,12 +3,19 @@
  * one longer than the key needs, and never offers a password.
  */
 import { readFileSync } from "node:fs";
-import ssh2, { type AnyAuthMethod, type AuthHandlerMiddleware, type IdentityCallback, type ParsedKey } from "ssh2";
+import ssh2, {
+  type AnyAuthMethod,
+  type AuthHandlerMiddleware,
+  type IdentityCallback,
+  type ParsedKey,
+  type SignCallback,
+  type SigningRequestOptions,
+} from "ssh2";
 import { printable } from "../../base/printable.js";
 import type { SshSettings } from "../ssh-settings.js";
 import type { ForwardUi } from "../types.js";
 
-const { OpenSSHAgent, utils } = ssh2;
+const { BaseAgent, OpenSSHAgent, utils } = ssh2;
 const PASSPHRASE_TRIES = 3;
 
 export interface Attempt {
@@ -69,7 +76,7 @@ export function createAuthentication(deps: Deps): Authentication {
       begin("publickey", printable(file));
       const key = await loadKey(file, deps);
       if (typeof key === "string") finish(false, key);
-      else yield { type: "publickey", username, key: key as unknown as Buffer };
+      else yield { type: "agent", username, agent: keyAgent(key) };
     }
   }
 
@@ -121,6 +128,39 @@ function firstKey(parsed: ParsedKey | ParsedKey[]): ParsedKey | string {
   return key.isPrivateKey() ? key : "is not a private key";
 }
 
+type Hash = "sha256" | "sha512" | undefined;
+
+/**
+ * Keys behind the interface of an agent, with a check that ssh2 lacks: it falls back to RSA with SHA-1 for a server that
+ * names no signature algorithms. Such a key counts as refused. Exported for tests.
+ */
+export function sha2Agent(
+  keys: ParsedKey[],
+  sign: (key: ParsedKey, data: Buffer, hash: Hash, callback: SignCallback) => void,
+): InstanceType<typeof BaseAgent> {
+  return new (class extends BaseAgent<ParsedKey> {
+    override getIdentities(callback: IdentityCallback<ParsedKey>): void {
+      callback(undefined, keys);
+    }
+    override sign(key: ParsedKey, data: Buffer, options: SigningRequestOptions | SignCallback, callback?: SignCallback): void {
+      const done = typeof options === "function" ? options : (callback ?? (() => {}));
+      const hash = typeof options === "function" ? undefined : options.hash;
+      if (hash === "sha1" || (key.type === "ssh-rsa" && hash === undefined))
+        done(new Error("the server takes RSA only with SHA-1, which is not used"));
+      else sign(key, data, hash, done);
+    }
+  })() as InstanceType<typeof BaseAgent>;
+}
+
+/** One private key, as an agent. */
+function keyAgent(key: ParsedKey): InstanceType<typeof BaseAgent> {
+  return sha2Agent([key], (_key, data, hash, callback) => {
+    const signature = key.sign(data, hash);
+    if (signature instanceof Error) callback(signature);
+    else callback(undefined, signature);
+  });
+}
+
 /** Public keys beside (or inside) the identity files, for IdentitiesOnly and for the order of the agent's keys. */
 function wantedKeys(settings: SshSettings): Buffer[] {
   return settings.identityFiles.flatMap((file) => {
@@ -151,10 +191,6 @@ async function orderedAgent(socket: string, settings: SshSettings) {
     inner.getIdentities((error, found) => resolve(error ? null : ((found ?? []) as ParsedKey[])));
   });
   const chosen = (keys ?? []).filter((key) => !settings.identitiesOnly || rank(key) < wanted.length).sort((a, b) => rank(a) - rank(b));
-  const agent = new (class extends OpenSSHAgent {
-    override getIdentities(callback: IdentityCallback<ParsedKey>): void {
-      callback(undefined, chosen);
-    }
-  })(socket);
+  const agent = sha2Agent(chosen, (key, data, hash, callback) => inner.sign(key, data, hash === undefined ? {} : { hash }, callback));
   return { agent, count: keys === null ? null : chosen.length };
 }

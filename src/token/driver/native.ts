@@ -51,12 +51,24 @@ function loadError(modulePath: string, thrown: unknown): TokenfwdError {
   });
 }
 
+/** pkcs11js itself, which npm compiles at installation. Throws E_MODULE where that was not done. */
+function loadAddon(): Pkcs11js {
+  try {
+    return createRequire(import.meta.url)("pkcs11js") as Pkcs11js;
+  } catch (cause) {
+    throw new TokenfwdError("E_MODULE", "the native part of pkcs11js is not built, so no PKCS#11 module can be loaded", {
+      hint: "npm's install scripts were not run: install a C++ compiler and python3, then npm rebuild pkcs11js, or npm install -g --allow-scripts=pkcs11js tokenfwd",
+      cause,
+    });
+  }
+}
+
 /**
  * Loads the module and calls C_Initialize with CKF_OS_LOCKING_OK.
  * Throws E_MODULE where it cannot be loaded, E_MODULE_FAULT where it loads and refuses to start.
  */
 export function loadModule(modulePath: string): NativeModule {
-  const pkcs11js = createRequire(import.meta.url)("pkcs11js") as Pkcs11js;
+  const pkcs11js = loadAddon();
   const instance = new pkcs11js.PKCS11();
   // The subclass wraps each method and drops the lengths that the native ones return: go below it.
   const native = Object.getPrototypeOf(pkcs11js.PKCS11.prototype) as NativeMethods;

@@ -4,6 +4,7 @@
  * Received bytes are wiped once copied: a frame may hold a PIN in `client` mode.
  */
 import { deserialize, serialize } from "node:v8";
+import { wipeable } from "../../base/secret.js";
 
 /** Larger than any call can be: the wire caps a request at 1 MiB. */
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
@@ -11,7 +12,7 @@ const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 /** One message as bytes for one write. The caller may wipe it once it is written. */
 export function encodeFrame(message: object): Buffer {
   const body = serialize(message);
-  const frame = Buffer.alloc(4 + body.length);
+  const frame = wipeable(4 + body.length);
   frame.writeUInt32LE(body.length);
   body.copy(frame, 4);
   body.fill(0);
@@ -41,7 +42,7 @@ export function createFrameDecoder(): FrameDecoder {
           if (headerBytes < 4) break;
           const length = header.readUInt32LE();
           if (length === 0 || length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${length} bytes`);
-          body = Buffer.alloc(length);
+          body = wipeable(length);
           filled = 0;
           headerBytes = 0;
         }

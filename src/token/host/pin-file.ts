@@ -6,7 +6,7 @@ import { closeSync, constants, fstatSync, openSync, read as readCallback, readSy
 import { promisify } from "node:util";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
-import { type SecretBytes, secretBytes } from "../../base/secret.js";
+import { type SecretBytes, secretBytes, wipeable } from "../../base/secret.js";
 
 const MAX_BYTES = 4096;
 const read = promisify(readCallback);
@@ -58,7 +58,7 @@ export function checkPinFile(path: string): void {
 export function readPinFile(path: string): SecretBytes {
   const fd = openPinFile(path);
   try {
-    const bytes = Buffer.alloc(MAX_BYTES);
+    const bytes = wipeable(MAX_BYTES);
     return firstLine(bytes, readSync(fd, bytes, 0, MAX_BYTES, 0));
   } finally {
     closeSync(fd);
@@ -67,7 +67,7 @@ export function readPinFile(path: string): SecretBytes {
 
 /** The PIN behind a descriptor, up to its first line end or its end. Throws E_PIN_SOURCE. */
 export async function readPinDescriptor(fd: number): Promise<SecretBytes> {
-  const bytes = Buffer.alloc(MAX_BYTES);
+  const bytes = wipeable(MAX_BYTES);
   let length = 0;
   try {
     // A regular file is read from its start: the descriptor's offset is shared with an earlier host.

@@ -6,7 +6,7 @@
 import { spawn } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
-import { type SecretBytes, secretBytes } from "../../base/secret.js";
+import { type SecretBytes, secretBytes, wipeable } from "../../base/secret.js";
 import type { Asker } from "./asker.js";
 
 /** libgpg-error numbers without their source byte: cancelled, fully cancelled, time-out, not confirmed. */
@@ -45,7 +45,7 @@ function escaped(text: string): string {
 
 /** Decodes the percent escapes of a data line in place of a string; wipes what it was given. */
 function decoded(line: Buffer): Buffer {
-  const bytes = Buffer.alloc(line.length);
+  const bytes = wipeable(line.length);
   let length = 0;
   for (let at = 0; at < line.length; at += 1) {
     const hex = line[at] === 0x25 ? Number.parseInt(line.toString("latin1", at + 1, at + 3), 16) : Number.NaN;

@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { ReadStream } from "node:tty";
-import { secretBytes } from "../../base/secret.js";
+import { secretBytes, wipeable } from "../../base/secret.js";
 import type { Asker } from "./asker.js";
 
 const TTY = "/dev/tty";
@@ -86,7 +86,7 @@ function readLine(prompt: string, echo: boolean, signal: AbortSignal): Promise<L
       resolve(null);
       return;
     }
-    const line = Buffer.alloc(MAX_LINE_BYTES);
+    const line = wipeable(MAX_LINE_BYTES);
     let length = 0;
 
     const show = (text: string) => {

@@ -4,6 +4,7 @@
  * over a limit, and never look into a body. See protocol/p11kit-rpc.md, "Frame".
  */
 import { DecodeError } from "../../base/bytes.js";
+import { wipeable } from "../../base/secret.js";
 import type { P11KitLimits } from "./limits.js";
 
 /** One frame. `options` and `body` are views of memory that the frame owns. */
@@ -91,9 +92,8 @@ class Decoder implements FrameDecoder {
     if (optionsLength > maxOptionsBytes) throw new DecodeError("limit", `options of ${optionsLength} bytes`, 4);
     const size = HEADER_BYTES + optionsLength + bodyLength;
     if (size > maxFrameBytes) throw new DecodeError("limit", `frame of ${size} bytes`, 8);
-    // Not from the shared pool: what is wiped must not have neighbours, and what is kept must not keep them alive. And with an
-    // ArrayBuffer from the start: a short one that V8 keeps in its own heap is copied when touched, and wiping misses the copy.
-    return Buffer.from(new ArrayBuffer(optionsLength + bodyLength));
+    // Not from the shared pool: what is wiped must not have neighbours, and what is kept must not keep them alive.
+    return wipeable(optionsLength + bodyLength);
   }
 
   #deliver(content: Buffer): void {

@@ -4,6 +4,7 @@
  * See protocol/p11kit-rpc.md, "Messages".
  */
 import { createReader, createWriter, DecodeError, type Reader, type Writer } from "../../base/bytes.js";
+import { wipeable } from "../../base/secret.js";
 import { type AnyCall, CALLS, callById, splitSignature } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { AnyArgs, Attribute, AttributeQuery, CallArgs, Mechanism, Version } from "../../cryptoki/types.js";
@@ -216,9 +217,9 @@ function readArgument(reader: Reader, element: string, name: string, form: Form,
   }
 }
 
-/** A copy that shares its memory with nothing and is not in V8's own heap (see frame.ts), so that it can be overwritten. */
+/** A copy that shares its memory with nothing, so that it can be overwritten. */
 function ownCopy(bytes: Buffer): Buffer {
-  const copy = Buffer.from(new ArrayBuffer(bytes.length));
+  const copy = wipeable(bytes.length);
   bytes.copy(copy);
   return copy;
 }

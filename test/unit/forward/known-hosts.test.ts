@@ -55,6 +55,18 @@ describe("known_hosts", () => {
     ]);
   });
 
+  it("is read for port 22 too when nothing is known for our port: a match counts, a mismatch is only unknown", async () => {
+    const [a, b] = [key("a"), key("b")];
+    const file = join(directory, "user");
+    writeFileSync(file, `bastion.example ${a.line}\n`);
+    const found = await findKnownKeys(settings(`userknownhostsfile ${file}`));
+    expect(judgeHostKey("h", a.blob, found)).toBe("known");
+    expect(judgeHostKey("h", b.blob, found)).toBe("unknown");
+    writeFileSync(file, `bastion.example ${a.line}\n[bastion.example]:2222 ${b.line}\n`);
+    const both = await findKnownKeys(settings(`userknownhostsfile ${file}`));
+    expect(() => judgeHostKey("h", a.blob, both)).toThrow(expect.objectContaining({ code: "E_HOST_KEY_CHANGED" }));
+  });
+
   it("gets one more line, after a line break if the last had none", async () => {
     const file = join(directory, "file");
     writeFileSync(file, "x ssh-ed25519 AAAA");
