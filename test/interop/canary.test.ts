@@ -3,7 +3,7 @@
  * connect writes, sends, shows to the system, and keeps in memory.
  */
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { createReadStream, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { createReadStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -121,7 +121,7 @@ test("a PIN typed at the workstation is in the token host's memory and nowhere e
     const sign = `--login --pin ${CLIENT_PIN} --sign -m SHA256-RSA-PKCS --id 01 -i ${data} -o ${signature}`;
     const remote = `P11_KIT_SERVER_ADDRESS=unix:path=${wire.path} pkcs11-tool --module ${P11KIT_CLIENT} ${sign}`;
     const signed = execute("ssh", ["-F", bastion.sshConfig, "bastion", remote]);
-    await terminal.expect(/PIN of the token "canary token"[^\n]*: $/, 20_000);
+    await terminal.expect(/PIN of the token "canary token": /, 20_000);
     terminal.send(`${TOKEN_PIN}\r`);
     await signed;
     await terminal.expect(/"event":"use"/);
@@ -151,7 +151,7 @@ test("a PIN typed at the workstation is in the token host's memory and nowhere e
         try {
           const bytes = readFileSync(`/proc/${pid}/${file}`);
           if (Number(pid) === agent || Number(pid) === host) looked += bytes.length > 0 ? 1 : 0;
-          if (held(bytes, TOKEN_PIN).length > 0) seen.push(`${readlinkSync(`/proc/${pid}/exe`)} ${file}`);
+          if (held(bytes, TOKEN_PIN).length > 0) seen.push(`${pid} ${file}`);
         } catch {
           // It ended meanwhile.
         }

@@ -115,7 +115,7 @@ describe("a PIN typed at the terminal", () => {
     await terminal.expect(PROMPT);
     await shim.control("flags 10000");
     terminal.send("wrong\n");
-    await terminal.expect(/the PIN was wrong\r\ntokenfwd: few tries are left\r\n/);
+    await terminal.expect(/the PIN was wrong\r+\ntokenfwd: few tries are left\r+\n/);
     await terminal.expect(PROMPT);
     terminal.send(`${PIN}\n`);
     expect(results((await terminal.exited).output)["unlock"]).toEqual({ rv: CKR.CKR_OK, asked: true });
