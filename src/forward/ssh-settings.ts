@@ -79,19 +79,7 @@ export async function resolveSshSettings(destination: string, options: ResolveOp
       },
     );
   }
-  const settings = parseSshG(destination, result.stdout.toString("utf8"));
-  const controlPath = valuesOf(result.stdout.toString("utf8"), "controlpath")[0];
-  if (controlPath !== undefined && controlPath !== "none") {
-    const check = await run("ssh", [...flags, "-O", "check", "--", destination], { env, ...extra });
-    if (check.exitCode === 0) {
-      throw unsupported(
-        "ControlPath",
-        "a live ControlMaster serves this host",
-        "add --ssh-option ControlPath=none, which makes a connection of its own",
-      );
-    }
-  }
-  return settings;
+  return parseSshG(destination, result.stdout.toString("utf8"));
 }
 
 function unsupported(setting: string, what: string, hint: string): TokenfwdError {

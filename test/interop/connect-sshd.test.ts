@@ -251,9 +251,10 @@ test("a bastion that goes away is event lost and 10, and 255 with CMD", async ()
         "--",
         "sh",
         "-c",
-        "echo up; exec sleep 600",
+        "echo up; exec cat",
       ],
-      { env },
+      // It ends with its stdin: sshd does not end a command without a terminal.
+      { env, stdin: "pipe" },
     );
     running.push(withCommand);
     await withCommand.until(() => (withCommand.stdout().includes("up") ? true : undefined));

@@ -3,7 +3,7 @@
  * Cryptoki in memory, and our client talks to `p11-kit remote` in front of SoftHSM.
  */
 import { execFile, spawn } from "node:child_process";
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
@@ -194,7 +194,9 @@ describe("a client that asks and does not read", () => {
     try {
       let read = 0;
       const client = createP11KitClient({ write: (bytes) => void socket.write(bytes), end: () => void socket.end() });
-      const ctx: CallContext = { client: "test", origin: TEST_ORIGIN, signal: new AbortController().signal };
+      const { signal } = new AbortController();
+      setMaxListeners(requests + 1, signal);
+      const ctx: CallContext = { client: "test", origin: TEST_ORIGIN, signal };
       const initialized = client.call("C_Initialize", initializeArgs(), ctx);
       socket.on("data", (chunk: Buffer) => {
         read += chunk.length;

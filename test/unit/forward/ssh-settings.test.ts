@@ -1,5 +1,5 @@
 /* What ssh -G says, and what our transport cannot do. */
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -72,22 +72,6 @@ describe("ssh -G", () => {
       expect(await rejection(resolveSshSettings("b"))).toMatchObject({
         code: "E_SSH_CONFIG",
         message: expect.stringContaining("no ssh program"),
-      });
-    } finally {
-      process.env["PATH"] = path;
-    }
-  });
-
-  it("names a live master, found by asking ssh, with the way round", async () => {
-    const fake = join(directory, "ssh");
-    writeFileSync(fake, `#!/bin/sh\ncase "$*" in *-O*) exit 0;; esac\nprintf 'user u\\nhostname h\\nport 22\\ncontrolpath /x/cm\\n'\n`);
-    chmodSync(fake, 0o755);
-    const path = process.env["PATH"];
-    process.env["PATH"] = `${directory}:${path}`;
-    try {
-      expect(await rejection(resolveSshSettings("b"))).toMatchObject({
-        code: "E_SSH_UNSUPPORTED",
-        hint: expect.stringContaining("ControlPath=none"),
       });
     } finally {
       process.env["PATH"] = path;
