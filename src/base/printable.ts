@@ -3,7 +3,7 @@
  * through here; what comes out holds no control, bidirectional or invisible character and no line break.
  */
 
-const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu;
+const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 /**
  * The text with each unsafe character as `\xNN` or `\u{N}`, cut to `maxLength` characters (default 500) with `...`.
@@ -16,6 +16,11 @@ export function printable(text: string | Buffer, maxLength = 500): string {
     const code = character.codePointAt(0) ?? 0;
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
   });
+}
+
+/** A path or name as one word of a command that a person may copy from a hint: printable, and nothing in it ends the word. */
+export function shellWord(text: string): string {
+  return `'${printable(text).replaceAll("'", "'\\''")}'`;
 }
 
 /** A space- or NUL-padded PKCS#11 string without its padding, printable. */

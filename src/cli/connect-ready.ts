@@ -43,9 +43,11 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
   const names = tokens.map((token) => `"${token.label}"${token.serial === "" ? "" : ` (serial ${token.serial})`}`).join(", ");
   const which = key === "all" ? "every key" : (key ?? "no key");
   const verified = ready.verified === "rpc" ? "" : `; not verified: ${ready.verifiedWhy ?? "no way to open the socket from there"}`;
-  if (options.command !== null)
-    return [`ready: ${which} of ${names} on ${where} until the command ends, policy ${options.profile}${verified}`];
   const crossing = options.pinSource.kind === "client";
+  if (options.command !== null) {
+    const pin = crossing ? "; a PIN that is typed there crosses the connection" : "";
+    return [`ready: ${which} of ${names} on ${where} until the command ends, policy ${options.profile}${pin}${verified}`];
+  }
   return [
     `ready: the token ${names} answers on ${where}${verified}`,
     `key: ${which}`,

@@ -17,8 +17,7 @@ import { reportActivity } from "./activity.js";
 import { readyEvent, readyLines } from "./connect-ready.js";
 import type { EventStream } from "./event-stream.js";
 import { chooseKey } from "./key-choice.js";
-import type { Lifetime } from "./lifetime.js";
-import { signalStatus } from "./lifetime.js";
+import { COMMAND_FAILURE, type Lifetime, signalStatus } from "./lifetime.js";
 import type { TokenOptions } from "./options.js";
 import { createRemoteCommand, type LocalStdio, type PtyChoice } from "./remote-command.js";
 import type { Terminal } from "./terminal.js";
@@ -61,9 +60,6 @@ export interface ConnectSurroundings {
   readonly lifetime: Lifetime;
   readonly term: string;
 }
-
-/** The status of a failure of ours when there is a CMD: ssh's own. */
-export const COMMAND_FAILURE = 255;
 
 /** Runs a connect to its end. Answers the exit status; what went wrong has been said, and everything is closed. */
 export async function connect(options: ConnectOptions, around: ConnectSurroundings, parts: ConnectParts): Promise<number> {

@@ -5,16 +5,17 @@
 
 const STATUS = `Exit status:
   0 ok   1 other   2 usage   3 configuration   10 ssh or log-in   11 host key   12 forward refused
-  13 not verified   20 module, token or key not found   21 module fault   30 PIN wrong or nothing to ask
-  it with   31 PIN locked   32 refused by a person or the policy   40 agent   70 a bug of ours
-  130 interrupted before ready`;
+  13 not verified   20 module, token or key not found   21 module fault
+  30 PIN wrong, or nothing to ask it with   31 PIN locked   32 refused by a person or the policy
+  40 agent   70 a bug of ours   130 interrupted before ready`;
 
 export const PROGRAM_HELP = `
 Start here:
   tokenfwd connect bastion --module /usr/lib/x86_64-linux-gnu/libykcs11.so
-      makes the token in this workstation usable on the host that "ssh bastion" reaches, until Ctrl-C.
-  tokenfwd connect bastion --module MODULE -- pkcs11-tool --list-objects
-      runs one command there with the token, and returns its exit status.
+      makes the token in this workstation usable where "ssh bastion" leads, until Ctrl-C.
+  tokenfwd connect bastion --module MODULE -- ssh-keygen -D CLIENT
+      runs one command there with the token, and returns its exit status. CLIENT is the bastion's
+      p11-kit-client.so with its path, on Debian /usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so.
 
 Nothing is installed on the bastion, nobody is root, no file is edited. The PIN is asked for here.
 
@@ -27,11 +28,12 @@ Environment:
 
 export const CONNECT_HELP = `
 What happens:
-  1. ssh -G says how to reach DEST; the module is loaded in a process of its own, and the key is chosen on public objects:
-     the key of the only certificate, else you are asked, else --key says it.
-  2. SSH is opened (host key always checked), a socket is made in your runtime directory on the bastion, and a call from
-     the bastion's side proves that it leads back to this process.
-  3. Programs there use it through the stock p11-kit-client.so. Each use of a private key is a line here.
+  1. ssh -G says how to reach DEST; the module is loaded in a process of its own, and the key is
+     chosen on public objects: the key of the only certificate, else you are asked, else --key says it.
+  2. SSH is opened (host key always checked), a socket is made in your runtime directory on the
+     bastion, and a call from the bastion's side proves that it leads back to this process.
+  3. Programs there use it through the stock p11-kit-client.so. Each use of a private key is a line
+     here.
   4. Ctrl-C, or the end of CMD, takes everything away again.
 
 Examples:
@@ -40,20 +42,24 @@ Examples:
   tokenfwd connect bastion --module MODULE --pin-source file:/run/user/1000/pin -- ./deploy.sh
   tokenfwd connect bastion --module MODULE --json | jq .event
 
-With -- CMD: its stdio is yours, it gets a terminal exactly when stdin and stdout are terminals (-t, -T decide otherwise), and
-its exit status is ours: 128+n when a signal ended it, 255 when the failure is ours, whose own status stands in the message.
+With -- CMD: its stdio is yours, it gets a terminal exactly when stdin and stdout are terminals
+(-t, -T decide otherwise), and its exit status is ours: 128+n when a signal ended it, 255 when the
+failure is ours, whose own status stands in the message. CMD finds TOKENFWD_SOCKET and
+P11_KIT_SERVER_ADDRESS, which stock programs read, in its environment.
 
 ${STATUS}
 `;
 
 export const AGENT_RUN_HELP = `
 What happens:
-  The module is loaded in a process of its own and served on a Unix socket of mode 0600, default
-  $XDG_RUNTIME_DIR/tokenfwd/agent.sock. stdout gets the line that a shell evaluates to find it; SIGTERM or Ctrl-C ends it.
+  The module is loaded in a process of its own and served on a Unix socket of mode 0600: --socket,
+  else $TOKENFWD_AGENT, else $XDG_RUNTIME_DIR/tokenfwd/agent.sock. stdout gets the line that a shell
+  evaluates to find it; SIGTERM or Ctrl-C ends it.
 
 Examples:
   tokenfwd agent run --module MODULE
-  P11_KIT_SERVER_ADDRESS=unix:path=SOCKET pkcs11-tool --module p11-kit-client.so --list-objects
+  P11_KIT_SERVER_ADDRESS=unix:path=SOCKET pkcs11-tool --module CLIENT -O
+      CLIENT: on Debian /usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so
   tokenfwd agent run --module MODULE --policy read --socket /run/user/1000/inventory/p11.sock
 
 ${STATUS}

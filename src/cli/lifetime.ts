@@ -4,6 +4,7 @@
  */
 import { constants } from "node:os";
 import { TokenfwdError } from "../base/errors.js";
+import { within } from "../base/within.js";
 
 export interface Lifetime {
   /** Aborts at the first signal, with E_INTERRUPTED as reason. */
@@ -27,6 +28,9 @@ export interface Lifetime {
 
 const CLOSE_TIMEOUT_MS = 5000;
 
+/** The status of a failure of ours when there is a CMD: ssh's own. */
+export const COMMAND_FAILURE = 255;
+
 /** How a lifetime hears of signals; answers how to stop listening. */
 export type SignalSource = (listener: (signal: NodeJS.Signals) => void) => () => void;
 
@@ -48,7 +52,7 @@ export const processSignals: SignalSource = (listener) => {
 /** 128 + the number of a signal, `SIGTERM` or `TERM`; 255 for one that this system does not have. */
 export function signalStatus(name: string): number {
   const number = (constants.signals as Readonly<Record<string, number>>)[name.startsWith("SIG") ? name : `SIG${name}`];
-  return number === undefined ? 255 : 128 + number;
+  return number === undefined ? COMMAND_FAILURE : 128 + number;
 }
 
 /** A lifetime fed by `signals`. */
@@ -103,19 +107,11 @@ export function createLifetime(signals: SignalSource): Lifetime {
     },
     close() {
       closing ??= (async () => {
-        for (let close = closers.pop(); close !== undefined; close = closers.pop()) await within(Promise.resolve().then(close));
+        for (let close = closers.pop(); close !== undefined; close = closers.pop())
+          await within(CLOSE_TIMEOUT_MS, Promise.resolve().then(close));
         unsubscribe();
       })();
       return closing;
     },
   };
-}
-
-async function within(work: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, CLOSE_TIMEOUT_MS);
-  });
-  await Promise.race([work.catch(() => undefined), late]);
-  clearTimeout(timer);
 }

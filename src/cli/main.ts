@@ -6,12 +6,11 @@ import { CommanderError } from "commander";
 import { TokenfwdError } from "../base/errors.js";
 import { keepHeapSmall } from "../base/heap.js";
 import { createFileLog, type Log, silentLog } from "../base/log.js";
+import { createEventStream } from "./event-stream.js";
+import { COMMAND_FAILURE } from "./lifetime.js";
 import { createProgram } from "./program.js";
 import { splitArgv } from "./raw-argv.js";
 import { createUi } from "./ui.js";
-
-/** The status of a failure of ours when there is a CMD: ssh's own. */
-const COMMAND_FAILURE = 255;
 
 /** Runs the process's own command line and ends the process. */
 export async function main(): Promise<void> {
@@ -19,7 +18,7 @@ export async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   const crash = (thrown: unknown): void => {
     report(TokenfwdError.from(thrown), argv);
-    process.exit(70);
+    process.exit(argv.includes("--") ? COMMAND_FAILURE : 70);
   };
   process.on("uncaughtException", crash);
   process.on("unhandledRejection", crash);
@@ -82,7 +81,7 @@ function report(error: TokenfwdError, argv: readonly string[]): void {
   const { code, message, hint = null, exitCode } = error;
   if (own.includes("--json")) {
     const stream = end < 0 ? process.stdout : process.stderr;
-    stream.write(`${JSON.stringify({ v: 1, ts: new Date().toISOString(), event: "error", code, message, hint, exitCode })}\n`);
+    createEventStream(stream).emit("error", { code, message, hint, exitCode });
     if (end >= 0) return;
   }
   createUi(process.stderr).error(error);

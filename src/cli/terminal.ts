@@ -53,12 +53,21 @@ function converse(
   return new Promise((resolve) => {
     // Two descriptors: the reading one becomes non-blocking, what is shown must not get lost to that.
     const shown = openSync(path, "w");
-    const show = (text: string | Buffer): void => void writeSync(shown, typeof text === "string" ? Buffer.from(text) : text);
+    const show = (text: string | Buffer): void => {
+      try {
+        writeSync(shown, typeof text === "string" ? Buffer.from(text) : text);
+      } catch {
+        // The terminal has hung up; the question ends by that, not by an exception out of a listener.
+      }
+    };
     const input = new ReadStream(fd);
     const wasRaw = process.stdin.isTTY === true && process.stdin.isRaw;
     let typed: Buffer = Buffer.alloc(MAX_ANSWER_BYTES);
     let length = 0;
+    let finished = false;
     const finish = (answer: Buffer | null): void => {
+      if (finished) return;
+      finished = true;
       signal.removeEventListener("abort", cancel);
       show("\r\n");
       closeSync(shown);
@@ -78,6 +87,7 @@ function converse(
     );
     signal.addEventListener("abort", cancel, { once: true });
     input.on("error", cancel);
+    input.on("end", cancel);
     input.on("data", (chunk: Buffer) => {
       for (const byte of chunk) {
         if (byte === 0x0d || byte === 0x0a) {

@@ -3,7 +3,7 @@
  * (measured with OpenSSH 9.2; every text compared here is the server's own, so an unknown one only loses precision).
  */
 import { TokenfwdError } from "../base/errors.js";
-import { printable } from "../base/printable.js";
+import { printable, shellWord } from "../base/printable.js";
 
 /** The error for a refused forward. `texts` are the server's debug texts, `socketState` what lies on the path now. */
 export function forwardRefused(
@@ -34,7 +34,7 @@ export function forwardRefused(
     );
   }
   if (socketState !== "none")
-    return refused(`${printable(path)} is in the way`, `on the bastion: rm '${printable(path)}', then connect again`);
+    return refused(`${printable(path)} is in the way`, `on the bastion: rm ${shellWord(path)}, then connect again`);
   return refused(
     `it cannot make ${printable(path)}`,
     "AllowStreamLocalForwarding must be yes or remote in the bastion's sshd_config; its log names the cause",

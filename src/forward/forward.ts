@@ -3,7 +3,8 @@
  * leave anything on the bastion after a rejection or a close, and never call a socket good that was not verified.
  */
 import { TokenfwdError } from "../base/errors.js";
-import { printable } from "../base/printable.js";
+import { printable, shellWord } from "../base/printable.js";
+import { within } from "../base/within.js";
 import { p11KitAddress } from "./address.js";
 import { forwardRefused } from "./causes.js";
 import { type Helper, startHelper } from "./remote/helper.js";
@@ -19,6 +20,8 @@ import { verifyPlace } from "./verify-place.js";
 export type { Forward, ForwardOptions, ForwardReady, ForwardUi, RunIo } from "./types.js";
 
 const CLEAN_UP_MS = 3_000;
+/** How long a short command, or the helper after its last word, may take to close its channel. */
+const CLOSE_MS = 5_000;
 
 /**
  * Makes the agent's socket on the bastion (design 9).
@@ -181,7 +184,8 @@ class Opening {
     if (outcome.ok) {
       outcome.value.stream.on("error", () => {}).resume();
       outcome.value.stderr.resume();
-      await outcome.value.exit;
+      await within(CLOSE_MS, outcome.value.exit);
+      outcome.value.close();
     } else if (outcome.refused === "session") {
       this.#oneSession = true;
       this.#warn(
@@ -200,6 +204,11 @@ class Opening {
       }
     });
     if (outcome.ok) return;
+    if (outcome.refused === "silent") {
+      throw new TokenfwdError("E_FORWARD_REFUSED", `the bastion's sshd does not make the socket: ${outcome.reason}`, {
+        hint: "connect again; if it stays, the log of the bastion's sshd says more",
+      });
+    }
     const look = await helper.request("look", place.name);
     throw forwardRefused(place.socket, this.#transport.debugTexts(), look.get("sock")?.[0] ?? "none");
   }
@@ -220,7 +229,7 @@ class Opening {
     }
     if (result.foreign) {
       throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(place.socket)}: ${result.reason}`, {
-        hint: `find out who listens there (on the bastion: fuser '${printable(place.socket)}')`,
+        hint: `find out who listens there (on the bastion: fuser ${shellWord(place.socket)})`,
       });
     }
     throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion does not lead to this agent: ${result.reason}`, {
@@ -234,7 +243,8 @@ class Opening {
       const helper = this.#helper;
       this.#helper = null;
       await helper.request("release");
-      await helper.gone;
+      await within(CLOSE_MS, helper.gone);
+      helper.close();
     }
     return await runCommand(
       this.#oneSession ? retryingSessions(this.#transport) : this.#transport,
@@ -245,16 +255,8 @@ class Opening {
   }
 
   async #tearDown(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, CLEAN_UP_MS);
-    });
-    try {
-      await Promise.race([this.#cleanUp().catch(() => {}), this.#transport.closed, late]);
-    } finally {
-      clearTimeout(timer);
-      await this.#transport.end();
-    }
+    await within(CLEAN_UP_MS, Promise.race([this.#cleanUp(), this.#transport.closed]));
+    await this.#transport.end();
   }
 
   async #cleanUp(): Promise<void> {

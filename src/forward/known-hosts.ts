@@ -7,7 +7,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { TokenfwdError } from "../base/errors.js";
-import { printable } from "../base/printable.js";
+import { printable, shellWord } from "../base/printable.js";
 import { run } from "../base/run.js";
 import type { SshSettings } from "./ssh-settings.js";
 
@@ -50,6 +50,13 @@ async function lookUp(name: string, file: string): Promise<KnownKey[]> {
   const result = await run("ssh-keygen", ["-F", name, "-f", file]);
   if (result.failure === "missing")
     throw new TokenfwdError("E_SSH_CONFIG", "there is no ssh-keygen program on PATH", { hint: "install the OpenSSH client" });
+  // 1 is "not found"; anything else and we do not know what is known, which must not pass for "nothing".
+  if (result.exitCode !== 0 && result.exitCode !== 1) {
+    const why = result.failure ?? printable(result.stderr.toString("utf8").trim().split("\n").at(-1) ?? "");
+    throw new TokenfwdError("E_SSH_CONFIG", `ssh-keygen could not look into ${printable(file)}: ${why}`, {
+      hint: `try it yourself: ssh-keygen -F ${shellWord(name)} -f ${shellWord(file)}`,
+    });
+  }
   const found: KnownKey[] = [];
   let line = 0;
   for (const text of result.stdout.toString("utf8").split("\n")) {
@@ -73,7 +80,7 @@ export async function findKnownKeys(settings: SshSettings): Promise<readonly Kno
   if (found.every((known) => known.marker !== null) && settings.hostKeyAlias === null && settings.port !== 22) {
     for (const file of [...settings.userKnownHostsFiles, ...settings.globalKnownHostsFiles]) {
       const plain = await lookUp(settings.host.toLowerCase(), file);
-      found.push(...plain.filter((known) => known.marker === null).map((known) => ({ ...known, otherPort: true as const })));
+      found.push(...plain.filter((known) => known.marker !== "ca").map((known) => ({ ...known, otherPort: true as const })));
     }
   }
   const authority = found.find((known) => known.marker === "ca");
@@ -117,25 +124,31 @@ export function judgeHostKey(name: string, key: Buffer, known: readonly KnownKey
     "E_HOST_KEY_CHANGED",
     `the host key of ${printable(name)} has changed: it is ${keyType(key)} ${fingerprint(key)}`,
     {
-      hint: `somebody may be listening; known is ${other.type} ${fingerprint(other.key)} in ${printable(other.file)} line ${other.line}. If the administrator confirms the new key: ssh-keygen -R '${printable(name)}' -f ${printable(other.file)}`,
+      hint: `somebody may be listening; known is ${other.type} ${fingerprint(other.key)} in ${printable(other.file)} line ${other.line}. If the administrator confirms the new key: ssh-keygen -R ${shellWord(name)} -f ${shellWord(other.file)}`,
     },
   );
 }
 
 /**
  * Adds the key to the first of UserKnownHostsFile, which is made 0600 (its directory 0700) when missing; the name is
- * hashed when HashKnownHosts says so. Call it only after a person or StrictHostKeyChecking agreed.
+ * hashed when HashKnownHosts says so. Call it only after a person or StrictHostKeyChecking agreed. False when the file
+ * cannot be written, which ssh takes for no reason to stop either.
  */
-export async function addKnownKey(settings: SshSettings, key: Buffer): Promise<void> {
+export async function addKnownKey(settings: SshSettings, key: Buffer): Promise<boolean> {
   const file = settings.userKnownHostsFiles[0];
-  if (file === undefined || file === "/dev/null") return;
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  if (file === undefined || file === "/dev/null") return true;
   let line = `${knownHostsName(settings)} ${keyType(key)} ${key.toString("base64")}\n`;
   if (settings.hashKnownHosts) line = await hashed(line);
-  const before = existsSync(file) ? readFileSync(file, "utf8") : null;
-  const gap = before !== null && before !== "" && !before.endsWith("\n") ? "\n" : "";
-  writeFileSync(file, gap + line, { flag: "a", mode: 0o600 });
-  if (before === null) chmodSync(file, 0o600);
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    const before = existsSync(file) ? readFileSync(file, "utf8") : null;
+    const gap = before !== null && before !== "" && !before.endsWith("\n") ? "\n" : "";
+    writeFileSync(file, gap + line, { flag: "a", mode: 0o600 });
+    if (before === null) chmodSync(file, 0o600);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function hashed(line: string): Promise<string> {

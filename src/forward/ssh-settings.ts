@@ -149,6 +149,21 @@ export function parseSshG(destination: string, text: string): SshSettings {
       "load it into an agent: ssh-add -s MODULE, and --ssh-option PKCS11Provider=none",
     );
   }
+  // Both say more about host keys than known_hosts does; to pass over them would be to trust what they forbid.
+  if (set("revokedhostkeys") !== null) {
+    throw unsupported(
+      "RevokedHostKeys",
+      "the configuration keeps revoked host keys in a file of its own",
+      "write them into known_hosts as @revoked lines, then --ssh-option RevokedHostKeys=none",
+    );
+  }
+  if (set("knownhostscommand") !== null) {
+    throw unsupported(
+      "KnownHostsCommand",
+      "the configuration asks a program for host keys",
+      "add the host's key to known_hosts after checking it, then --ssh-option KnownHostsCommand=none",
+    );
+  }
   if (
     one("pubkeyauthentication") !== null &&
     !["yes", "true", "unbound", "host-bound"].includes((one("pubkeyauthentication") ?? "").toLowerCase())
@@ -221,9 +236,10 @@ export function parseSshG(destination: string, text: string): SshSettings {
   };
 }
 
+/** A list of file names, which `ssh -G` prints without quotes: a space belongs to a name unless what follows begins one. */
 function files(value: string | null, path: (text: string) => string): string[] {
   return (value ?? "")
-    .split(/\s+/)
+    .split(/\s+(?=[/~%$"]|none$)/)
     .filter((text) => text !== "" && text.toLowerCase() !== "none")
     .map(path);
 }

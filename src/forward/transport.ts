@@ -33,7 +33,8 @@ export interface ExecChannel {
 
 /** Why the server refused a channel or a request. */
 export interface Refusal {
-  readonly refused: "session" | "pty" | "exec" | "listen" | "open" | "closed";
+  /** `silent`: no answer within the time that ConnectTimeout gives to each. */
+  readonly refused: "session" | "pty" | "exec" | "listen" | "open" | "closed" | "silent";
   /** Printable. */
   readonly reason: string;
 }

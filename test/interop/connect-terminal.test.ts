@@ -123,6 +123,19 @@ test("a terminal that hangs up ends everything and leaves nothing on the bastion
   expect(readdirSync(bastion.runtimeDir)).toEqual([]);
 });
 
+test("a terminal that hangs up during a question ends it as an interrupt, not as a bug", async () => {
+  const strict = ["--ssh-option", "StrictHostKeyChecking=ask", "--ssh-option", `UserKnownHostsFile=${join(dir, "known_hosts")}`];
+  await using terminal = spawnUnderPty({ argv: argv(...RSA, ...strict, "--unlock", "later"), env });
+  await terminal.expect(/\(yes\/no\)/);
+  terminal.hangUp();
+  await terminal.exited;
+  const log = readFileSync(join(dir, "log"), "utf8");
+  expect(log).toMatch(/"code":"(E_INTERRUPTED|E_HOST_KEY_UNKNOWN)"/);
+  expect(log).not.toContain("E_BUG");
+  expect(existsSync(join(dir, "known_hosts"))).toBe(false);
+  expect(readdirSync(bastion.runtimeDir)).toEqual([]);
+});
+
 test("-T gives CMD no terminal where there is one, -t gives it one where there is none", async () => {
   const look = ["--", "sh", "-c", "test -t 0 && echo TERMINAL || echo PIPE"];
   const without = await runUnderPty({ argv: argv(...RSA, "--unlock", "later", "-T", ...look), env });

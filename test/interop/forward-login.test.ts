@@ -186,6 +186,33 @@ describe("a login", () => {
   });
 });
 
+describe("an agent that asks a person first", () => {
+  it("has more time than ConnectTimeout gives to a server", async () => {
+    const socket = join(directory, "agent");
+    const ask = join(directory, "ask");
+    writeFileSync(ask, "#!/bin/sh\nsleep 2\n", { mode: 0o700 });
+    const env = { ...process.env, SSH_ASKPASS: ask, SSH_ASKPASS_REQUIRE: "force", DISPLAY: ":none" };
+    const agent = spawn("ssh-agent", ["-D", "-a", socket], { stdio: ["ignore", "pipe", "ignore"], env });
+    await new Promise((resolve) => agent.stdout.once("data", resolve));
+    try {
+      const added = await run("ssh-add", ["-c", sshd.identityFile], { env: { SSH_AUTH_SOCK: socket } });
+      expect(added.exitCode).toBe(0);
+      const settings = {
+        ...(await settingsOf(sshd, ["ConnectTimeout=1"])),
+        identityAgent: socket,
+        identityFiles: [],
+        identitiesOnly: false,
+      };
+      const { forward } = await openTestForward(sshd, { settings });
+      await forward.close();
+    } finally {
+      const exited = new Promise((resolve) => agent.once("exit", resolve));
+      agent.kill();
+      await exited;
+    }
+  });
+});
+
 describe("a server that allows few tries", () => {
   it("ends a login with too many keys in an error that says so", async () => {
     const strictServer = await startSshd({ config: ["MaxAuthTries 2"] });

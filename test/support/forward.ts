@@ -52,16 +52,16 @@ export async function settingsOf(sshd: Sshd, sshOptions: readonly string[] = [])
 
 let connects = 0;
 
-/** Opens a forward with a fake agent behind it. */
+/** Opens a forward with a fake agent behind it. Without a server the settings say where. */
 export async function openTestForward(
-  sshd: Sshd,
+  sshd: Sshd | null,
   changes: Partial<ForwardOptions> & { agent?: FakeP11Server; recorded?: RecordedUi } = {},
 ): Promise<TestForward> {
   const agent = changes.agent ?? createFakeP11Server({ slots: SLOTS });
   const ui = changes.recorded ?? recordingUi();
   connects += 1;
   const forward = await openForward({
-    settings: changes.settings ?? (await settingsOf(sshd)),
+    settings: changes.settings ?? (await settingsOf(sshd as Sshd)),
     workstationId: "0a1b2c3d",
     connectId: `test-${process.pid}-${connects}`,
     ui,

@@ -45,7 +45,7 @@ LC_ALL=C; export LC_ALL
 unset TMOUT
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin; export PATH
 uid=$(id -u)
-RT= RTKIND=none D= S= K= ID= MADE=0
+RT= RTKIND=none BASE= D= S= K= ID= MADE=0
 say() { printf '%s=%s\n' "$1" "$2"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 meta() { set -- $(ls -ldn "$1" 2>/dev/null); mode=$1; owner=$3; }
@@ -129,6 +129,7 @@ claim() {
   name "$1"
   test -d "$RT/tokenfwd" || mkdir "$RT/tokenfwd" 2>/dev/null
   fit "$RT/tokenfwd" || { say fail "$why"; D=; return; }
+  BASE=$RT/tokenfwd
   mkdir "$D" 2>/dev/null
   fit "$D" || { say fail "$why"; D=; return; }
   test -n "$3" && disown "$3"
@@ -137,7 +138,7 @@ claim() {
     test -f "$D/made" && MADE=1
   else say fail taken; D=; fi
 }
-adopt() { name "$1"; ID=$2; test -f "$D/made" && MADE=1; say adopt ok; }
+adopt() { name "$1"; ID=$2; BASE=$RT/tokenfwd; test -f "$D/made" && MADE=1; say adopt ok; }
 # Removes a dead socket at our own path, never anything else.
 unsock() {
   l=$RT/tokenfwd/$1/p11.sock
@@ -173,17 +174,18 @@ clean() {
       rmdir "$D" 2>/dev/null
     fi
   fi
-  test -n "$RT" && rmdir "$RT/tokenfwd" 2>/dev/null
+  # One that was not fit is somebody else's, empty or not.
+  test -n "$BASE" && rmdir "$BASE" 2>/dev/null
   test "$RTKIND" = tmp && rmdir "$RT" 2>/dev/null
-  D=
+  D= BASE=
 }
-# Does anything answer the version byte at a socket? answers, silent, refused, or unknown when there is no tool.
+# Does anything answer the version byte at a socket? answers, silent, refused, or unknown: no tool, or no permission.
 ping() {
-  r=
+  r= w=
   if has perl; then
     r=$(perl -MIO::Socket::UNIX -e '
       $SIG{ALRM} = sub { print "silent"; exit }; alarm 3;
-      $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or do { print "refused"; exit };
+      $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or do { print $!{ECONNREFUSED} || $!{ENOENT} ? "refused" : "unknown"; exit };
       syswrite $s, chr 0; print sysread($s, $b, 1) ? "answers" : "silent"' "$1" 2>/dev/null)
   fi
   if test -z "$r" && has python3; then
@@ -191,13 +193,15 @@ ping() {
 import socket, sys
 s = socket.socket(socket.AF_UNIX); s.settimeout(3)
 try: s.connect(sys.argv[1])
-except Exception: print("refused"); sys.exit()
+except (ConnectionRefusedError, FileNotFoundError): print("refused"); sys.exit()
+except Exception: print("unknown"); sys.exit()
 try: s.sendall(b"\0"); print("answers" if s.recv(1) else "silent")
 except Exception: print("silent")' "$1" 2>/dev/null)
   fi
   if test -z "$r" && has nc && nc -h 2>&1 | grep -q -e '-U\|[[]-[^]]*U'; then
     if test "$(printf '\000' | nc -U -w 3 "$1" 2>/dev/null | wc -c)" -gt 0; then r=answers
-    elif nc -z -U "$1" 2>/dev/null; then r=silent; else r=refused; fi
+    elif w=$(nc -z -U "$1" 2>&1); then r=silent
+    else case $w in *refused*|*'No such file'*) r=refused;; esac; fi
   fi
   case $r in answers|silent|refused) ;; *) r=unknown;; esac
   say ping $r

@@ -3,7 +3,7 @@
  * It must never remove or replace a socket that answers, nor anything that is not a socket.
  */
 import { TokenfwdError } from "../../base/errors.js";
-import { printable } from "../../base/printable.js";
+import { printable, shellWord } from "../../base/printable.js";
 import type { Transport } from "../transport.js";
 import { answersVersionByte } from "../verify.js";
 import type { BridgeTool } from "./bridge.js";
@@ -39,7 +39,8 @@ export async function probeBastion(helper: Helper): Promise<Probe> {
   const from = first(answer, "rtkind");
   const skipped = answer.get("skipped") ?? [];
   const uid = first(answer, "uid");
-  if (uid === null) throw new TokenfwdError("E_REMOTE_SHELL", "the bastion's shell could not tell the user id");
+  if (uid === null)
+    throw new TokenfwdError("E_REMOTE_SHELL", "the bastion's shell could not tell the user id", { hint: "on the bastion: id -u" });
   if (runtimeDir === null || (from !== "XDG_RUNTIME_DIR" && from !== "run" && from !== "tmp")) {
     throw new TokenfwdError(
       "E_RUNTIME_DIR",
@@ -134,7 +135,7 @@ export async function claimPlace(
       if (owner !== null && ownerAlive) continue;
     } else if (lies !== "socket") {
       throw new TokenfwdError("E_SOCKET_FOREIGN", `something that is no socket lies on our path on the bastion: ${printable(socket)}`, {
-        hint: `look at it there, then: rm -r '${printable(socket)}'`,
+        hint: `look at it there, then: rm -r ${shellWord(socket)}`,
       });
     } else {
       const state = await liveness(transport, helper, socket, ["pingsock", name]);
@@ -145,7 +146,7 @@ export async function claimPlace(
           "E_SOCKET_FOREIGN",
           `a live socket that no connect of ours made lies on our path on the bastion: ${printable(socket)}`,
           {
-            hint: `find out who listens there (on the bastion: fuser '${printable(socket)}'), stop it, and connect again`,
+            hint: `find out who listens there (on the bastion: fuser ${shellWord(socket)}), stop it, and connect again`,
           },
         );
       }
@@ -169,7 +170,7 @@ function unfit(path: string, why: string): TokenfwdError {
     missing: "cannot be made",
   };
   return new TokenfwdError("E_RUNTIME_DIR", `${printable(path)} on the bastion ${text[why] ?? "is not a directory"}`, {
-    hint: `on the bastion: ls -ld '${printable(path)}'; it must be a directory, yours, mode 0700`,
+    hint: `on the bastion: ls -ld ${shellWord(path)}; it must be a directory, yours, mode 0700`,
   });
 }
 

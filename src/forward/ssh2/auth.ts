@@ -65,7 +65,7 @@ export function createAuthentication(deps: Deps): Authentication {
     // Costs one round trip and tells which methods the server takes at all, which makes the error message right.
     yield { type: "none", username };
     if (deps.settings.identityAgent !== null) {
-      const { agent, count } = await orderedAgent(deps.settings.identityAgent, deps.settings);
+      const { agent, count } = await orderedAgent(deps.settings.identityAgent, deps);
       if (count !== 0) {
         begin("agent", count === null ? "agent does not answer" : `${count} ${count === 1 ? "key" : "keys"}`);
         if (count === null) finish(false, "the agent does not answer");
@@ -179,7 +179,7 @@ function wantedKeys(settings: SshSettings): Buffer[] {
 }
 
 /** The agent with the configured keys first, and nothing else under IdentitiesOnly. `count` null: it does not answer. */
-async function orderedAgent(socket: string, settings: SshSettings) {
+async function orderedAgent(socket: string, { settings, whileAsking }: Deps) {
   const inner = new OpenSSHAgent(socket);
   const wanted = wantedKeys(settings);
   const rank = (key: ParsedKey) => {
@@ -191,6 +191,16 @@ async function orderedAgent(socket: string, settings: SshSettings) {
     inner.getIdentities((error, found) => resolve(error ? null : ((found ?? []) as ParsedKey[])));
   });
   const chosen = (keys ?? []).filter((key) => !settings.identitiesOnly || rank(key) < wanted.length).sort((a, b) => rank(a) - rank(b));
-  const agent = sha2Agent(chosen, (key, data, hash, callback) => inner.sign(key, data, hash === undefined ? {} : { hash }, callback));
+  // An agent may ask a person first (ssh-add -c, a touch), as long as that takes.
+  const agent = sha2Agent(chosen, (key, data, hash, callback) => {
+    const signing = () =>
+      new Promise<void>((signed) => {
+        inner.sign(key, data, hash === undefined ? {} : { hash }, (error, signature) => {
+          callback(error, signature);
+          signed();
+        });
+      });
+    void whileAsking(signing);
+  });
   return { agent, count: keys === null ? null : chosen.length };
 }

@@ -2,6 +2,7 @@
  * A Transport on ssh2. It must never accept a host key on its own (ssh2 takes any unless told), offer SHA-1 or zlib,
  * forward an agent, or take a channel that the server opens for anything but a socket we asked for.
  */
+import { connect as dial } from "node:net";
 import type { Duplex } from "node:stream";
 import ssh2, { type Algorithms, type ClientChannel, type ServerHostKeyAlgorithm } from "ssh2";
 import { TokenfwdError } from "../../base/errors.js";
@@ -37,6 +38,7 @@ const ALGORITHMS = {
   hmac: ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"],
   compress: ["none"],
 } as const;
+const FAMILIES = { any: 0, inet: 4, inet6: 6 } as const;
 const MAX_DEBUG_TEXTS = 100;
 
 export interface Ssh2Options {
@@ -53,6 +55,14 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
   const { settings, ui, signal } = options;
   const known = await findKnownKeys(settings);
   const client = new ssh2.Client();
+  const socket = dial({
+    host: settings.host,
+    port: settings.port,
+    family: FAMILIES[settings.addressFamily],
+    ...(settings.bindAddress === null ? {} : { localAddress: settings.bindAddress }),
+    // From the first byte on: each delayed packet of the handshake and the login costs 40 ms.
+    noDelay: true,
+  });
   const debugTexts: string[] = [];
   let strictKex = false;
   let hostKey = "";
@@ -72,7 +82,7 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
           hint: "check the name, the network and the firewall; ConnectTimeout in ssh_config sets the limit",
         },
       );
-      client.destroy();
+      socket.destroy();
     }, settings.connectTimeoutMs);
   };
   const whileAsking = async <T>(question: () => Promise<T>): Promise<T> => {
@@ -85,9 +95,17 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
   };
   const authentication: Authentication = createAuthentication({ settings, ui, whileAsking });
 
+  let accepted: Buffer | null = null;
   const verifyHostKey = async (key: Buffer): Promise<boolean> => {
     const name = knownHostsName(settings);
     const print = fingerprint(key);
+    if (accepted !== null) {
+      // A later key exchange of the same connection: what was settled once is neither asked nor written again.
+      if (accepted.equals(key)) return true;
+      throw new TokenfwdError("E_HOST_KEY_CHANGED", `the host key of ${printable(name)} changed within the connection: it is ${print}`, {
+        hint: "somebody may be listening; do not connect before the bastion's administrator explains",
+      });
+    }
     const verdict = judgeHostKey(name, key, known);
     let added = false;
     if (verdict === "unknown") {
@@ -100,11 +118,15 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
         const question = { host: printable(name), keyType: keyType(key), fingerprint: print };
         if (!(await whileAsking(() => ui.confirmHostKey(question)))) throw unknown("nobody confirmed it");
       }
-      await addKnownKey(settings, key);
-      added = true;
+      added = await addKnownKey(settings, key);
+      if (!added)
+        ui.event("warning", {
+          text: `the host key could not be written to ${printable(settings.userKnownHostsFiles[0] ?? "known_hosts")}`,
+        });
     }
+    accepted = Buffer.from(key);
     hostKey = print;
-    ui.event("hostkey", { host: printable(name), keyType: keyType(key), hostKey: print, known: !added, added });
+    ui.event("hostkey", { host: printable(name), keyType: keyType(key), hostKey: print, known: verdict === "known", added });
     return true;
   };
 
@@ -114,12 +136,10 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
   });
   const abort = () => {
     fatal ??= new TokenfwdError("E_INTERRUPTED", "interrupted");
-    client.destroy();
+    socket.destroy();
   };
 
   const connected = new Promise<void>((resolve, reject) => {
-    // From the first byte on: each delayed packet of the handshake and the login costs 40 ms.
-    client.on("connect", () => client.setNoDelay(true));
     client.on("ready", () => {
       ready = true;
       authentication.succeeded();
@@ -144,16 +164,12 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
     });
   });
 
-  signal.throwIfAborted();
   signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) abort();
   arm();
   client.connect({
-    host: settings.host,
-    port: settings.port,
+    sock: socket,
     username: settings.user,
-    forceIPv4: settings.addressFamily === "inet",
-    forceIPv6: settings.addressFamily === "inet6",
-    ...(settings.bindAddress === null ? {} : { localAddress: settings.bindAddress }),
     readyTimeout: 0,
     keepaliveInterval: settings.keepaliveMs,
     keepaliveCountMax: settings.keepaliveCount,
@@ -193,13 +209,26 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
   const attempt = <T>(
     refused: Refusal["refused"],
     start: (done: (error: Error | undefined | null, value?: T) => void) => void,
+    discard: (late: T) => void = () => {},
   ): Promise<Outcome<T>> =>
     new Promise((resolve) => {
+      let settled = false;
+      const settle = (outcome: Outcome<T>) => {
+        clearTimeout(patience);
+        settled = true;
+        resolve(outcome);
+      };
       const fail = (error: Error, kind: Refusal["refused"] = refused) =>
-        resolve({ ok: false, refused: kind, reason: printable(error.message) });
+        settle({ ok: false, refused: kind, reason: printable(error.message) });
+      const seconds = settings.connectTimeoutMs / 1000;
+      const patience = setTimeout(() => fail(new Error(`no answer in ${seconds} s`), "silent"), settings.connectTimeoutMs);
       void closed.then(() => fail(new Error("the connection is closed"), "closed"));
       try {
-        start((error, value) => (error ? fail(error) : resolve({ ok: true, value: value as T })));
+        start((error, value) => {
+          if (error) fail(error);
+          else if (settled) discard(value as T);
+          else settle({ ok: true, value: value as T });
+        });
       } catch (error) {
         fail(error instanceof Error ? error : new Error(String(error)), "closed");
       }
@@ -211,9 +240,13 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
     closed,
     debugTexts: () => debugTexts,
     async exec(command, { pty } = {}) {
-      const outcome = await attempt<ClientChannel>("session", (done) => {
-        client.exec(command, pty === undefined ? {} : { pty: { ...pty, width: 0, height: 0, modes: {} } }, done);
-      });
+      const outcome = await attempt<ClientChannel>(
+        "session",
+        (done) => {
+          client.exec(command, pty === undefined ? {} : { pty: { ...pty, width: 0, height: 0, modes: {} } }, done);
+        },
+        (late) => late.close(),
+      );
       if (outcome.ok) return { ok: true, value: execChannel(outcome.value) };
       if (/pseudo-terminal/.test(outcome.reason)) return { ...outcome, refused: "pty" };
       return /Unable to exec/.test(outcome.reason) ? { ...outcome, refused: "exec" } : outcome;
@@ -229,13 +262,18 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
       await attempt<null>("listen", (done) => client.openssh_unforwardInStreamLocal(path, (error) => done(error, null)));
     },
     async openRemote(path) {
-      const outcome = await attempt<ClientChannel>("open", (done) => client.openssh_forwardOutStreamLocal(path, done));
+      const outcome = await attempt<ClientChannel>(
+        "open",
+        (done) => client.openssh_forwardOutStreamLocal(path, done),
+        (late) => late.close(),
+      );
       return outcome.ok ? { ok: true, value: channelStream(outcome.value) } : outcome;
     },
     async end() {
       ended = true;
       client.end();
-      const hard = setTimeout(() => client.destroy(), 1_000);
+      // The socket itself, not ssh2's destroy(): that does nothing once end() was called, and a dead peer never answers it.
+      const hard = setTimeout(() => socket.destroy(), 1_000);
       await closed;
       clearTimeout(hard);
     },

@@ -1,6 +1,7 @@
 /* The helper's answers come from a machine that may be hostile; its script runs in whatever sh there is. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Duplex, PassThrough } from "node:stream";
@@ -155,6 +156,44 @@ describe("the helper's script", () => {
     expect(existsSync(join(directory, "tokenfwd/00000000/owner"))).toBe(true);
     play("dash", ["probe", "adopt 00000000 you-2", "exit"]);
     expect(readdirSync(directory)).toEqual([]);
+  });
+
+  it("removes no empty directory of that name that was not fit", () => {
+    mkdirSync(join(directory, "tokenfwd"), { mode: 0o700 });
+    chmodSync(join(directory, "tokenfwd"), 0o755);
+    expect(play("dash", ["probe", "claim 00000000 me-1"])).toContain("fail=mode");
+    expect(readdirSync(directory)).toEqual(["tokenfwd"]);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)("takes a socket it may not open for none that is dead, with perl, python3 or nc", async () => {
+    mkdirSync(join(directory, "p11-kit"), { mode: 0o700 });
+    const socket = join(directory, "p11-kit", "pkcs11");
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    for (const path of [directory, join(directory, "p11-kit")]) chownSync(path, 65534, 65534);
+    chmodSync(socket, 0o600);
+    try {
+      for (const tool of ["perl", "python3", "nc"]) {
+        // A PATH with one of them alone; the script appends the system's own, so the others are shadowed by what fails.
+        const bin = mkdtempSync(join(tmpdir(), "tfwd-bin-"));
+        chmodSync(bin, 0o755);
+        for (const other of ["perl", "python3", "nc"].filter((one) => one !== tool)) {
+          writeFileSync(join(bin, other), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+          chmodSync(join(bin, other), 0o755);
+        }
+        const ping = spawnSync("/bin/sh", ["-c", bootstrapCommand("ab")], {
+          input: `${helperScript("ab")}${SCRIPT_END}\n1 probe\n2 pingknown\n`,
+          env: { PATH: `${bin}:${process.env["PATH"]}`, XDG_RUNTIME_DIR: directory },
+          uid: 65534,
+          gid: 65534,
+          cwd: "/",
+        });
+        expect(`${tool}: ${ping.stdout.toString()}`).toContain("ping=unknown");
+        rmSync(bin, { recursive: true });
+      }
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
   });
 
   it("makes an owner file that is no word into one that is, and takes no claim that somebody else holds", () => {

@@ -67,6 +67,35 @@ describe("known_hosts", () => {
     expect(() => judgeHostKey("h", a.blob, both)).toThrow(expect.objectContaining({ code: "E_HOST_KEY_CHANGED" }));
   });
 
+  it("is asked about a host on another port for what revokes, too", async () => {
+    const a = key("a");
+    const file = join(directory, "user");
+    writeFileSync(file, `@revoked bastion.example ${a.line}\n`);
+    const found = await findKnownKeys(settings(`userknownhostsfile ${file}`));
+    expect(() => judgeHostKey("h", a.blob, found)).toThrow(expect.objectContaining({ message: expect.stringContaining("revoked") }));
+  });
+
+  it("that cannot be looked into is an error, never a file without the host", async () => {
+    const file = join(directory, "user");
+    writeFileSync(file, "");
+    writeFileSync(join(directory, "ssh-keygen"), "#!/bin/sh\necho broken >&2\nexit 255\n", { mode: 0o700 });
+    const before = process.env["PATH"];
+    process.env["PATH"] = `${directory}:${before}`;
+    try {
+      await expect(findKnownKeys(settings(`userknownhostsfile ${file}`))).rejects.toMatchObject({
+        code: "E_SSH_CONFIG",
+        message: expect.stringContaining("broken"),
+      });
+    } finally {
+      process.env["PATH"] = before;
+    }
+  });
+
+  it("that cannot be written is told, and is no bug of ours", async () => {
+    writeFileSync(join(directory, "file"), "");
+    expect(await addKnownKey(settings(`userknownhostsfile ${directory}/file/known_hosts`), key("a").blob)).toBe(false);
+  });
+
   it("gets one more line, after a line break if the last had none", async () => {
     const file = join(directory, "file");
     writeFileSync(file, "x ssh-ed25519 AAAA");

@@ -115,12 +115,14 @@ describe("the output of ssh -G", () => {
       ["certificatefile ~/.ssh/id-cert.pub", "CertificateFile"],
       ["pkcs11provider /usr/lib/p11.so", "PKCS11Provider"],
       ["pubkeyauthentication false", "PubkeyAuthentication"],
+      ["revokedhostkeys /etc/ssh/revoked", "RevokedHostKeys"],
+      ["knownhostscommand /usr/bin/keys %H", "KnownHostsCommand"],
     ] as const) {
       const found = codeOf(`${BASE}${line}\n`);
       expect(found.code, line).toBe("E_SSH_UNSUPPORTED");
       expect(found.text).toContain(setting);
     }
-    expect(codeOf(`${BASE}proxycommand none\nproxyjump none\n`).code).toBe("none");
+    expect(codeOf(`${BASE}proxycommand none\nproxyjump none\nrevokedhostkeys none\nknownhostscommand none\n`).code).toBe("none");
   });
 
   it("takes identity files that exist, and refuses a certificate beside one and a security key alone", () => {
@@ -142,6 +144,14 @@ describe("the output of ssh -G", () => {
       parseSshG("b", `${BASE}remoteforward /run/user/1000/p11-kit/pkcs11 [/run/user/1000/p11-kit/pkcs11-1]\nremoteforward 8080 [x]:80\n`)
         .staleForwards,
     ).toEqual(["/run/user/1000/p11-kit/pkcs11 [/run/user/1000/p11-kit/pkcs11-1]"]);
+  });
+
+  it("keeps a known_hosts file whose name holds a space in one piece", () => {
+    const line = "userknownhostsfile /home/A B/.ssh/known_hosts /home/A B/.ssh/known_hosts2";
+    expect(parseSshG("b", `${BASE}${line}\nglobalknownhostsfile none\n`)).toMatchObject({
+      userKnownHostsFiles: ["/home/A B/.ssh/known_hosts", "/home/A B/.ssh/known_hosts2"],
+      globalKnownHostsFiles: [],
+    });
   });
 
   it("without a host is E_SSH_CONFIG", () => {
