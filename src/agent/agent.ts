@@ -37,9 +37,11 @@ export interface AgentLimits {
   readonly maxClientsPerDestination: number;
   /** A client that has not sent its version byte by then is closed. */
   readonly versionByteTimeoutMs: number;
+  /** How long a client that has ended its side may take to read the answers it has coming. */
+  readonly lingerMs: number;
 }
 
-const DEFAULT_LIMITS: AgentLimits = { maxClients: 256, maxClientsPerDestination: 64, versionByteTimeoutMs: 10_000 };
+const DEFAULT_LIMITS: AgentLimits = { maxClients: 256, maxClientsPerDestination: 64, versionByteTimeoutMs: 10_000, lingerMs: 10_000 };
 const MAX_SLOTS = 1_024;
 /** Above this much unanswered input a stream is no longer read. */
 const MAX_PENDING_BYTES = 2 * 1024 * 1024;
@@ -133,6 +135,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     stream.on("error", () => undefined);
     // A destination is a bastion: what runs on this workstation is held to the whole alone.
     const ofDestination = origin.kind === "local" ? 0 : [...open.values()].filter((other) => other.destination === destination).length;
+    // One that has gone before it came would never say so again.
+    if (stream.destroyed) return attachment;
     if (stopping.signal.aborted || open.size >= limits.maxClients || ofDestination >= limits.maxClientsPerDestination) {
       events.emit("violation", { client, reason: "too many clients" });
       stream.destroy();
@@ -171,7 +175,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       if (stream.isPaused()) stream.resume();
     };
 
-    const late = setTimeout(() => {
+    let late = setTimeout(() => {
       events.emit("violation", { client, reason: `no version byte in ${limits.versionByteTimeoutMs / 1000} s` });
       stream.destroy();
     }, limits.versionByteTimeoutMs);
@@ -181,7 +185,11 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       server.push(chunk);
       if (server.pendingBytes > MAX_PENDING_BYTES) stream.pause();
     });
-    stream.once("end", () => server.end());
+    stream.once("end", () => {
+      server.end();
+      // A peer that has said all it will, and reads nothing of what waits for it, does not keep its place for that.
+      late = setTimeout(() => stream.destroy(), limits.lingerMs);
+    });
 
     const done = new Promise<void>((resolve) => stream.once("close", resolve)).then(async () => {
       clearTimeout(late);

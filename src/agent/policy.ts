@@ -38,11 +38,13 @@ const KEY_SECRETS: ReadonlySet<number> = new Set([
   CKA.CKA_COEFFICIENT,
 ]);
 
+/** Classes whose values are made to be shown, also where a token shows the object only after a log-in. */
+const SHOWN: ReadonlySet<bigint> = new Set([CKO.CKO_CERTIFICATE, CKO.CKO_PUBLIC_KEY, CKO.CKO_DOMAIN_PARAMETERS]);
+
 /** True when a client under this profile may read, or search by, this attribute of this object. */
 export function mayReadAttribute(profile: Profile, object: ObjectView, type: number): boolean {
-  if (profile === "full" || !KEY_SECRETS.has(type)) return true;
-  if (object.class === CKO.CKO_PRIVATE_KEY || object.class === CKO.CKO_SECRET_KEY) return false;
-  return type !== CKA.CKA_VALUE || !object.private;
+  if (profile === "full" || !KEY_SECRETS.has(type) || SHOWN.has(object.class)) return true;
+  return object.class === CKO.CKO_DATA && !object.private;
 }
 
 /** Why a call is refused, or null. */

@@ -10,7 +10,6 @@ interface Row {
 }
 
 const TABLE = {
-  E_UNEXPECTED: { exitCode: 1, meaning: "something failed that none of the codes below describes" },
   E_USAGE: { exitCode: 2, meaning: "the command line cannot be carried out as written" },
   E_FULL_OVER_FORWARD: { exitCode: 2, meaning: "the profile full was asked for over a forward without --allow-full-over-forward" },
   E_CONFIG: { exitCode: 3, meaning: "a configuration file cannot be used" },
@@ -38,8 +37,6 @@ const TABLE = {
   E_PIN_SOURCE: { exitCode: 30, meaning: "there is nothing to ask a PIN with, or the PIN source cannot be used" },
   E_PIN_LOCKED: { exitCode: 31, meaning: "the PIN is locked, or its last try was declined" },
   E_PIN_CANCELLED: { exitCode: 32, meaning: "the PIN question was cancelled or timed out" },
-  E_REFUSED: { exitCode: 32, meaning: "a person or the policy said no" },
-  E_AGENT: { exitCode: 40, meaning: "the agent cannot run" },
   E_AGENT_LIVE: { exitCode: 40, meaning: "another agent lives on the socket's path" },
   E_SOCKET_PATH: { exitCode: 40, meaning: "the agent's socket cannot be made where it was asked for" },
   E_BUG: { exitCode: 70, meaning: "a bug of ours; please report it" },

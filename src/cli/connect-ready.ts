@@ -62,6 +62,6 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
     ...(ready.wellKnown === "ours"
       ? ["programs that load p11-kit-client.so there find it by themselves"]
       : [`in a shell there, type first: export P11_KIT_SERVER_ADDRESS='${ready.address}'`]),
-    `until this command ends (Ctrl-C), ${ready.user} and root on ${ready.host} can use it as you can`,
+    `until this command ends (Ctrl-C), ${ready.user === "root" ? "root" : `${ready.user} and root`} on ${ready.host} can use it as you can`,
   ];
 }

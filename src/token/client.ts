@@ -75,38 +75,51 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
     if (othersHold(args.slot) || table.ofSlot(args.slot).length > 0) return fail(CKR.CKR_SESSION_EXISTS);
     // A PIN that a client sends is used only where PINs are the client's business.
     if (desk.mode === "ask") return fail(CKR.CKR_FUNCTION_NOT_SUPPORTED);
-    await desk.drop(args.slot, null, ctx);
-    const answer = (await host.cryptoki.call(call.name, args as CallArgs, ctx)) as AnyResult;
-    objects.forgetSlot(args.slot);
-    return answer;
+    return desk.withPin(args.slot, CKU.CKU_SO, ctx, async () => {
+      await desk.drop(args.slot, null, ctx);
+      const answer = (await host.cryptoki.call(call.name, args as CallArgs, ctx)) as AnyResult;
+      objects.forgetSlot(args.slot);
+      return answer;
+    });
   }
 
   async function login(session: Session, args: CallArgs<"C_Login">, ctx: CallContext): Promise<AnyResult> {
-    const { rv: opened, handle } = await table.real(session, ctx);
-    if (opened !== CKR.CKR_OK) return fail(opened);
     const { slot } = session;
+    const open = (lost?: boolean) => table.real(session, ctx, lost);
     const before = table.users.get(slot);
     if (args.userType === CKU.CKU_CONTEXT_SPECIFIC) {
       if (before === undefined) return fail(CKR.CKR_USER_NOT_LOGGED_IN);
-      return desk.loginForOperation(slot, handle, args.pin, ctx).then(fail);
+      return desk.loginForOperation(slot, open, args.pin, ctx).then(fail);
     }
     if (args.userType !== CKU.CKU_USER && args.userType !== CKU.CKU_SO) return fail(CKR.CKR_USER_TYPE_INVALID);
     if (before === args.userType) return fail(CKR.CKR_USER_ALREADY_LOGGED_IN);
     if (before !== undefined) return fail(CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN);
-    if (args.userType === CKU.CKU_SO) {
+    if (args.userType === CKU.CKU_SO && desk.mode === "client") {
       if (table.ofSlot(slot).some((other) => (other.flags & CKF.CKF_RW_SESSION) === 0n)) return fail(CKR.CKR_SESSION_READ_ONLY_EXISTS);
       // The SO has the token alone: nobody else's log-in may end for it.
       if (othersHold(slot)) return fail(CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN);
-      await desk.drop(slot, handle, ctx);
+      await desk.drop(slot, open, ctx);
     }
-    const rv = await desk.login(slot, handle, args.userType, args.pin, ctx);
+    const rv = await desk.login(slot, open, args.userType, args.pin, ctx);
     if (rv === CKR.CKR_OK) table.users.set(slot, args.userType);
     return fail(rv);
   }
 
+  async function setPin(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    if (desk.mode === "ask") return fail(CKR.CKR_FUNCTION_NOT_SUPPORTED);
+    const whose = table.users.get(session.slot) ?? CKU.CKU_USER;
+    return desk.withPin(session.slot, whose, ctx, () => objectCalls.pass(session, call, args, ctx));
+  }
+
+  /** Events are the module's and told once, so a slot that this client may not see is no event for it. */
+  async function slotEvent(args: CallArgs<"C_WaitForSlotEvent">, ctx: CallContext): Promise<AnyResult> {
+    const event = await host.cryptoki.call("C_WaitForSlotEvent", args, ctx);
+    return event.slot === undefined || visibility.slot(event.slot) ? event : fail(CKR.CKR_NO_EVENT);
+  }
+
   async function logout(session: Session, ctx: CallContext): Promise<AnyResult> {
     if (!table.users.delete(session.slot)) return fail(CKR.CKR_USER_NOT_LOGGED_IN);
-    await desk.logout(session.slot, session.real?.handle ?? null, ctx);
+    await desk.logout(session.slot, () => table.real(session, ctx), ctx);
     for (const other of table.ofSlot(session.slot)) if (other.usesPrivate) await table.release(other, ctx);
     return fail(CKR.CKR_OK);
   }
@@ -123,8 +136,9 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
       case "C_LoginUser":
         return fail(CKR.CKR_FUNCTION_NOT_SUPPORTED);
       case "C_InitPIN":
-      case "C_SetPIN":
         return desk.mode === "ask" ? fail(CKR.CKR_FUNCTION_NOT_SUPPORTED) : objectCalls.pass(session, call, args, ctx);
+      case "C_SetPIN":
+        return setPin(session, call, args, ctx);
       case "C_Logout":
         return logout(session, ctx);
       case "C_FindObjectsInit":
@@ -157,6 +171,8 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
         return openSession(args as CallArgs<"C_OpenSession">, ctx);
       case "C_CloseAllSessions":
         return closeAllSessions(slot as bigint, ctx);
+      case "C_WaitForSlotEvent":
+        return slotEvent(args as CallArgs<"C_WaitForSlotEvent">, ctx);
       case "C_InitToken":
       case "C_InitToken2":
         return initToken(call, args as CallArgs<"C_InitToken">, ctx);
@@ -169,7 +185,6 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
     await table.closeAll(ctx);
     objectCalls.clear();
     objects.forgetOwner(client);
-    desk.leave(client);
   }
 
   return {
@@ -197,6 +212,7 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
         // Its own signal: the client's has ended by now, and that must not stop the cleaning up.
         await endAll({ ...lastContext, signal: new AbortController().signal });
       }
+      desk.leave(client);
       tables.delete(table);
     },
   };

@@ -7,16 +7,17 @@ import { randomBytes, scrypt, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { CKF, CKU } from "../cryptoki/constants.js";
 import { CKR } from "../cryptoki/rv.js";
-import type { CallContext, Origin } from "../cryptoki/types.js";
+import type { AnyResult, CallContext } from "../cryptoki/types.js";
 import type { TokenHost, UnlockResult } from "./host/host.js";
+import { destinationKey, whoAsks } from "./origins.js";
+import { createPinGate } from "./pin-gate.js";
+import { createQuestions } from "./questions.js";
 
 /** `ask`: a PIN from a client is never used, the workstation is asked. `client`: the client's PIN is passed through. */
 export type PinMode = "ask" | "client";
 
 /** A no, a cancel or a time-out answers the same client for this long without asking again. */
 const REFUSAL_MEMORY_MS = 10_000;
-/** `client` mode: this many wrong PINs from a destination, across its clients, close its log-in. */
-const MAX_WRONG_PINS = 3;
 const SCRYPT_BYTES = 32;
 
 const derive = promisify(scrypt) as (pin: Buffer, salt: Buffer, bytes: number) => Promise<Buffer>;
@@ -25,53 +26,52 @@ interface SlotState {
   /** Who is really logged in, and in which epoch of the host; void when the epoch has passed. */
   real: { readonly userType: bigint; readonly epoch: number } | null;
   generation: number;
-  /** Clients that count as logged in; in `client` mode the last one to leave logs the token out. */
+  /** `client` mode: who has shown the PIN to this log-in; the last one to leave logs the token out. */
   readonly clients: Set<string>;
   readonly unlocked: Set<string>;
-  readonly pending: Map<string, { readonly result: Promise<UnlockResult>; readonly waiters: Set<symbol>; readonly abort: AbortController }>;
-  readonly wrongPins: Map<string, number>;
   accepted: { readonly salt: Buffer; readonly hash: Buffer } | null;
   /** A session of ours that keeps the token logged in when a client's last one closes (`ask` only). */
   anchor: { readonly handle: bigint; readonly epoch: number } | null;
 }
 
+/**
+ * Opens a real session of the slot in question: asked for when it is needed, for a handle is void after a restart.
+ * `lost`: the module does not know the last one any more.
+ */
+export type OpenSession = (lost?: boolean) => Promise<{ readonly rv: number; readonly handle: bigint }>;
+
 export interface LoginDesk {
   readonly mode: PinMode;
   /** Counts real log-ins and log-outs of a slot (see HandleAge). */
   generation(slot: bigint): number;
-  /** C_Login of a client that is not logged in: answers its CK_RV. `session` is real and of this slot. */
-  login(slot: bigint, session: bigint, userType: bigint, pin: Buffer | null, ctx: CallContext): Promise<number>;
-  /** C_Login(CKU_CONTEXT_SPECIFIC): the key asks for the PIN of the running operation on this real session. */
-  loginForOperation(slot: bigint, session: bigint, pin: Buffer | null, ctx: CallContext): Promise<number>;
-  /** C_Logout, or the end of a client's last session. `session` is real, or null where none is left. */
-  logout(slot: bigint, session: bigint | null, ctx: CallContext): Promise<void>;
-  /** Makes the real log-in good again for a client that counts as logged in: after a restart, or a reset card. */
-  renew(slot: bigint, ctx: CallContext, lost: boolean): Promise<number>;
+  /** C_Login of a client that is not logged in: answers its CK_RV. */
+  login(slot: bigint, open: OpenSession, userType: bigint, pin: Buffer | null, ctx: CallContext): Promise<number>;
+  /** C_Login(CKU_CONTEXT_SPECIFIC): the key asks for the PIN of the running operation on this session. */
+  loginForOperation(slot: bigint, open: OpenSession, pin: Buffer | null, ctx: CallContext): Promise<number>;
+  /** Another call that carries a client's PIN and may spend a try of it: C_SetPIN, C_InitToken (`client` mode). */
+  withPin(slot: bigint, userType: bigint, ctx: CallContext, run: () => Promise<AnyResult>): Promise<AnyResult>;
+  /** C_Logout, or the end of a client's last session. */
+  logout(slot: bigint, open: OpenSession, ctx: CallContext): Promise<void>;
+  /**
+   * Makes the real log-in good again for a client that counts as logged in, after a restart, a reset card (`lost`) or a
+   * pulled token. CKR_USER_NOT_LOGGED_IN where that takes the client's own PIN: it counts as logged out then.
+   */
+  renew(slot: bigint, userType: bigint, ctx: CallContext, lost: boolean): Promise<number>;
   /** After C_SetPIN: the PIN that a second client is checked against. */
   pinChanged(slot: bigint, newPin: Buffer | null): Promise<void>;
-  /** Really logs out, whoever counts as logged in: before C_InitToken and an SO log-in. */
-  drop(slot: bigint, session: bigint | null, ctx: CallContext): Promise<void>;
+  /** Really logs out, whoever counts as logged in: before C_InitToken and an SO log-in. `open` null: there is no session. */
+  drop(slot: bigint, open: OpenSession | null, ctx: CallContext): Promise<void>;
   /** Forgets a client that has gone. */
   leave(client: string): void;
   /** Unlocks for this destination without a client's C_Login: `--unlock now`. */
   unlock(slot: bigint, ctx: CallContext): Promise<UnlockResult>;
 }
 
-/** What a grant hangs on: everything that was verified about where the stream comes from, but not which connection it is. */
-export function destinationKey(origin: Origin): string {
-  return JSON.stringify([origin.kind, origin.destination, origin.user, origin.host, origin.port, origin.hostKeySha256]);
-}
-
-/** How a question names who asks. */
-export function whoAsks(origin: Origin): string {
-  if (origin.kind === "local") return "a program on this workstation";
-  const at = origin.host ?? origin.destination ?? "an unknown host";
-  return origin.user === null ? at : `${origin.user}@${at}`;
-}
-
 export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   const slots = new Map<bigint, SlotState>();
   const refusals = new Map<string, { readonly rv: number; readonly untilMs: number }>();
+  const gate = createPinGate(host);
+  const questions = createQuestions<UnlockResult>({ rv: CKR.CKR_FUNCTION_CANCELED, asked: false, reason: "cancelled" });
 
   function stateOf(slot: bigint): SlotState {
     const known = slots.get(slot);
@@ -81,8 +81,6 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       generation: 0,
       clients: new Set(),
       unlocked: new Set(),
-      pending: new Map(),
-      wrongPins: new Map(),
       accepted: null,
       anchor: null,
     };
@@ -108,40 +106,13 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     return { rv: CKR.CKR_OK, handle: opened.session };
   }
 
-  /** One question per destination and slot, whoever waits for it; it ends when nobody waits any more. */
-  async function ask(slot: bigint, ctx: CallContext, run: (inner: CallContext) => Promise<UnlockResult>): Promise<UnlockResult> {
-    const state = stateOf(slot);
-    const key = destinationKey(ctx.origin);
-    let pending = state.pending.get(key);
-    if (pending === undefined) {
-      const abort = new AbortController();
-      const result = run({ ...ctx, signal: abort.signal }).finally(() => state.pending.delete(key));
-      pending = { result, waiters: new Set(), abort };
-      state.pending.set(key, pending);
-    }
-    const waiter = Symbol(ctx.client);
-    const { waiters, abort, result } = pending;
-    waiters.add(waiter);
-    const leave = () => {
-      waiters.delete(waiter);
-      if (waiters.size === 0) abort.abort();
-    };
-    ctx.signal.addEventListener("abort", leave, { once: true });
-    if (ctx.signal.aborted) leave();
-    try {
-      return await result;
-    } finally {
-      ctx.signal.removeEventListener("abort", leave);
-      waiters.delete(waiter);
-    }
-  }
-
   async function unlock(slot: bigint, ctx: CallContext): Promise<UnlockResult> {
     const state = stateOf(slot);
     const key = destinationKey(ctx.origin);
     if (isReal(state, CKU.CKU_USER) && state.unlocked.has(key)) return { rv: CKR.CKR_OK, asked: false };
     const who = whoAsks(ctx.origin);
-    return ask(slot, ctx, async (inner) => {
+    return questions.ask(`${slot}/${key}`, ctx.signal, async (signal) => {
+      const inner = { ...ctx, signal };
       // Another destination has unlocked the token: this one needs a yes, not the PIN.
       if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
       const anchor = await anchorOf(slot, inner);
@@ -165,50 +136,63 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     return { rv: CKR.CKR_OK, asked: true };
   }
 
-  async function loginAsking(slot: bigint, userType: bigint, ctx: CallContext): Promise<number> {
-    // The SO PIN is not asked for at the workstation, and a client's PIN is never used in this mode.
-    if (userType === CKU.CKU_SO) return CKR.CKR_FUNCTION_NOT_SUPPORTED;
+  /** Remembers a no, a cancel or a time-out: the same client is answered so for a while without asking again. */
+  async function remembering(ctx: CallContext, ask: () => Promise<number>): Promise<number> {
     const memory = refusals.get(ctx.client);
     if (memory !== undefined && memory.untilMs > Date.now()) return memory.rv;
     refusals.delete(ctx.client);
-    const { rv } = await unlock(slot, ctx);
-    if (rv !== CKR.CKR_OK) refusals.set(ctx.client, { rv, untilMs: Date.now() + REFUSAL_MEMORY_MS });
+    const rv = await ask();
+    if (rv === CKR.CKR_FUNCTION_REJECTED || rv === CKR.CKR_FUNCTION_CANCELED)
+      refusals.set(ctx.client, { rv, untilMs: Date.now() + REFUSAL_MEMORY_MS });
     return rv;
   }
 
-  async function loginPassing(slot: bigint, session: bigint, userType: bigint, pin: Buffer | null, ctx: CallContext): Promise<number> {
+  const isHeld = (state: SlotState) => state.real !== null && state.real.epoch === host.epoch && state.clients.size > 0;
+
+  /** C_Login with a client's PIN: checked by the token, or against the PIN it accepted from another client. */
+  async function loginPassing(slot: bigint, open: OpenSession, userType: bigint, pin: Buffer, ctx: CallContext): Promise<number> {
     const state = stateOf(slot);
-    const key = destinationKey(ctx.origin);
-    if (pin === null) return CKR.CKR_ARGUMENTS_BAD;
-    if ((state.wrongPins.get(key) ?? 0) >= MAX_WRONG_PINS) {
-      const again = await host.confirm(`${whoAsks(ctx.origin)} has sent ${MAX_WRONG_PINS} wrong PINs; let it try again?`, ctx);
-      if (!again) return CKR.CKR_FUNCTION_REJECTED;
-      state.wrongPins.delete(key);
-    }
-    if (state.real !== null && state.real.epoch === host.epoch && state.clients.size > 0) {
-      if (state.real.userType !== userType) return CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN;
+    if (isHeld(state)) {
+      if (state.real?.userType !== userType) return CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN;
       const { accepted } = state;
       const same = accepted !== null && timingSafeEqual(await derive(pin, accepted.salt, SCRYPT_BYTES), accepted.hash);
-      if (same) return CKR.CKR_OK;
-      state.wrongPins.set(key, (state.wrongPins.get(key) ?? 0) + 1);
-      return CKR.CKR_PIN_INCORRECT;
+      if (same) state.clients.add(ctx.client);
+      return same ? CKR.CKR_OK : CKR.CKR_PIN_INCORRECT;
     }
-    const { rv } = await host.cryptoki.call("C_Login", { session, userType, pin }, ctx);
-    if (rv === CKR.CKR_PIN_INCORRECT) state.wrongPins.set(key, (state.wrongPins.get(key) ?? 0) + 1);
+    const rv = await loginReally(open, userType, pin, ctx);
     if (rv !== CKR.CKR_OK) return rv;
     setReal(state, userType);
-    state.wrongPins.delete(key);
+    // Whoever was in before has lost that log-in, and this may be another token.
+    state.clients.clear();
+    state.clients.add(ctx.client);
     const salt = randomBytes(16);
     state.accepted = { salt, hash: await derive(pin, salt, SCRYPT_BYTES) };
     return rv;
   }
 
-  async function drop(slot: bigint, session: bigint | null, ctx: CallContext): Promise<void> {
+  async function loginReally(open: OpenSession, userType: bigint, pin: Buffer, ctx: CallContext, lost = false): Promise<number> {
+    const { rv: opened, handle: session } = await open(lost);
+    if (opened !== CKR.CKR_OK) return opened;
+    const { rv } = await host.cryptoki.call("C_Login", { session, userType, pin }, ctx);
+    if (rv === CKR.CKR_SESSION_HANDLE_INVALID && !lost) return loginReally(open, userType, pin, ctx, true);
+    if (rv !== CKR.CKR_USER_ALREADY_LOGGED_IN && rv !== CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN) return rv;
+    // Nobody counts as logged in: a log-out has not reached the module, and this PIN has not been checked yet.
+    await host.cryptoki.call("C_Logout", { session }, ctx);
+    return (await host.cryptoki.call("C_Login", { session, userType, pin }, ctx)).rv;
+  }
+
+  /** Logs the module out through a session of this slot. */
+  async function logoutReally(open: OpenSession, ctx: CallContext): Promise<void> {
+    const { rv, handle } = await open();
+    if (rv === CKR.CKR_OK) await host.cryptoki.call("C_Logout", { session: handle }, ctx);
+  }
+
+  async function drop(slot: bigint, open: OpenSession | null, ctx: CallContext): Promise<void> {
     const state = stateOf(slot);
     const { anchor } = state;
     if (state.real?.epoch === host.epoch) {
       if (mode === "ask") await host.lock(slot);
-      else if (session !== null) await host.cryptoki.call("C_Logout", { session }, ctx);
+      else if (open !== null) await logoutReally(open, ctx);
     }
     state.anchor = null;
     if (anchor !== null && anchor.epoch === host.epoch) await host.cryptoki.call("C_CloseSession", { session: anchor.handle }, ctx);
@@ -222,6 +206,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     const state = stateOf(slot);
     state.accepted = null;
     state.anchor = null;
+    state.clients.clear();
     state.unlocked.clear();
     setReal(state, null);
   });
@@ -229,31 +214,51 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   return {
     mode,
     generation: (slot) => stateOf(slot).generation,
-    async login(slot, session, userType, pin, ctx) {
-      const rv = mode === "ask" ? await loginAsking(slot, userType, ctx) : await loginPassing(slot, session, userType, pin, ctx);
-      if (rv === CKR.CKR_OK) stateOf(slot).clients.add(ctx.client);
-      return rv;
+    login(slot, open, userType, pin, ctx) {
+      return remembering(ctx, async () => {
+        // The SO PIN is not asked for at the workstation, and a client's PIN is never used in this mode.
+        if (mode === "ask") return userType === CKU.CKU_SO ? CKR.CKR_FUNCTION_NOT_SUPPORTED : (await unlock(slot, ctx)).rv;
+        if (pin === null) return CKR.CKR_ARGUMENTS_BAD;
+        const spends = () => !isHeld(stateOf(slot));
+        const run = async () => ({ rv: await loginPassing(slot, open, userType, pin, ctx) });
+        return (await gate.pass({ slot, userType, spends, run }, ctx)).rv;
+      });
     },
-    async loginForOperation(slot, session, pin, ctx) {
+    loginForOperation(slot, open, pin, ctx) {
       const userType = CKU.CKU_CONTEXT_SPECIFIC;
-      if (mode === "client") return (await host.cryptoki.call("C_Login", { session, userType, pin }, ctx)).rv;
-      return (await host.unlock({ slot, session, userType, who: whoAsks(ctx.origin) }, ctx)).rv;
+      return remembering(ctx, async () => {
+        if (mode === "client") {
+          const run = async () => {
+            const { rv, handle: session } = await open();
+            return rv === CKR.CKR_OK ? host.cryptoki.call("C_Login", { session, userType, pin }, ctx) : { rv };
+          };
+          return (await gate.pass({ slot, userType, spends: () => true, run }, ctx)).rv;
+        }
+        const { rv, handle: session } = await open();
+        return rv === CKR.CKR_OK ? (await host.unlock({ slot, session, userType, who: whoAsks(ctx.origin) }, ctx)).rv : rv;
+      });
     },
-    async logout(slot, session, ctx) {
+    withPin: (slot, userType, ctx, run) => gate.pass({ slot, userType, spends: () => true, run }, ctx),
+    async logout(slot, open, ctx) {
+      if (mode === "ask") return;
       const state = stateOf(slot);
-      refusals.delete(ctx.client);
-      if (!state.clients.delete(ctx.client) || mode === "ask" || state.clients.size > 0) return;
-      // With the client's own PIN the token is logged in only as long as somebody who knew it is.
-      if (session !== null && state.real?.epoch === host.epoch) await host.cryptoki.call("C_Logout", { session }, ctx);
-      state.accepted = null;
-      setReal(state, null);
+      await gate.inTurn(slot, async () => {
+        if (!state.clients.delete(ctx.client) || state.clients.size > 0) return;
+        // With the client's own PIN the token is logged in only as long as somebody who knew it is.
+        if (state.real?.epoch === host.epoch) await logoutReally(open, ctx);
+        state.accepted = null;
+        setReal(state, null);
+      });
     },
-    async renew(slot, ctx, lost) {
+    async renew(slot, userType, ctx, lost) {
       const state = stateOf(slot);
       if (lost && state.real !== null) setReal(state, null);
-      if (isReal(state, CKU.CKU_USER)) return CKR.CKR_OK;
-      if (mode === "client") return CKR.CKR_USER_NOT_LOGGED_IN;
-      return (await unlock(slot, ctx)).rv;
+      // The real log-in alone is not enough: another destination may have made it since.
+      if (mode === "ask" && isReal(state, userType) && state.unlocked.has(destinationKey(ctx.origin))) return CKR.CKR_OK;
+      if (mode === "ask") return remembering(ctx, async () => (await unlock(slot, ctx)).rv);
+      if (isReal(state, userType) && state.clients.has(ctx.client)) return CKR.CKR_OK;
+      state.clients.delete(ctx.client);
+      return CKR.CKR_USER_NOT_LOGGED_IN;
     },
     async pinChanged(slot, newPin) {
       const state = stateOf(slot);

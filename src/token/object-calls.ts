@@ -6,10 +6,11 @@
 import { CKA, findBool, findUlong, unavailableAttribute } from "../cryptoki/attributes.js";
 import { type AnyCall, callByName, isObjectName } from "../cryptoki/calls.js";
 import { CKO, CKU } from "../cryptoki/constants.js";
+import { CKM } from "../cryptoki/mechanisms.js";
 import { CKR } from "../cryptoki/rv.js";
-import type { AnyArgs, AnyResult, Attribute, CallArgs, CallContext } from "../cryptoki/types.js";
+import type { AnyArgs, AnyResult, Attribute, CallArgs, CallContext, Mechanism } from "../cryptoki/types.js";
 import type { Shared, Visibility } from "./broker.js";
-import { findAll, type ObjectRecord } from "./objects.js";
+import { findAll, type ObjectRecord, type Owner } from "./objects.js";
 import { NO_HANDLE, newHandle, type Session, type SessionTable } from "./session-table.js";
 
 export interface ObjectCalls {
@@ -22,8 +23,8 @@ export interface ObjectCalls {
   clear(): void;
 }
 
-/** The owner of a session object that nobody has registered: no client has this name. */
-const NOBODY = "";
+/** The owner of a session object that nobody has registered: no client has this name, and it is looked at anew each time. */
+const NOBODY: Owner = { client: "", alive: () => false };
 
 export function createObjectCalls(shared: Shared, table: SessionTable, client: string, visibility: Visibility): ObjectCalls {
   const { host, desk, objects, age } = shared;
@@ -42,7 +43,13 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
 
   function sees(record: ObjectRecord): boolean {
     if (record.private && !isUser(record.slot)) return false;
-    return record.owner === null ? visibility.object(record) : record.owner === client;
+    return record.owner === null ? visibility.object(record) : record.owner.client === client && record.owner.alive();
+  }
+
+  /** This client, as the owner of what it makes in this session while that is open. */
+  function ownerIn(session: Session): Owner {
+    const held = session.real;
+    return { client, alive: () => session.real === held };
   }
 
   /** The record behind a client's handle, or undefined when it is none of this client's on this slot. */
@@ -59,11 +66,14 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
     if (call.name === "C_InitPIN") return table.users.get(session.slot) === CKU.CKU_SO ? null : CKR.CKR_USER_NOT_LOGGED_IN;
     if (isUser(session.slot) || desk.generation(session.slot) === 0) return null;
     if (!call.outs.some((name) => isObjectName(name) && name !== "objects")) return null;
-    const template = ((args["template"] ?? args["privateTemplate"]) as readonly Attribute[] | undefined) ?? [];
-    const says = findBool(template, CKA.CKA_PRIVATE);
-    const cls = findUlong(template, CKA.CKA_CLASS);
-    const publicByNature = cls === CKO.CKO_CERTIFICATE || cls === CKO.CKO_PUBLIC_KEY;
-    return says === false || (says === undefined && publicByNature) ? null : CKR.CKR_USER_NOT_LOGGED_IN;
+    const makesPublic = (name: string): boolean => {
+      const template = args[name] as readonly Attribute[] | undefined;
+      if (template === undefined) return true;
+      const cls = findUlong(template, CKA.CKA_CLASS);
+      const publicByNature = name === "publicTemplate" || cls === CKO.CKO_CERTIFICATE || cls === CKO.CKO_PUBLIC_KEY;
+      return !(findBool(template, CKA.CKA_PRIVATE) ?? !publicByNature);
+    };
+    return ["template", "publicTemplate", "privateTemplate"].every(makesPublic) ? null : CKR.CKR_USER_NOT_LOGGED_IN;
   }
 
   /** Gives new objects handles of this client, and forgets what a change has made untrue. */
@@ -71,20 +81,23 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
     session: Session,
     real: bigint,
     call: AnyCall,
+    given: AnyArgs,
     mapped: AnyArgs,
     answer: AnyResult,
     ctx: CallContext,
   ): Promise<AnyResult> {
     if (answer.rv !== CKR.CKR_OK) return answer;
-    if (call.name === "C_SetAttributeValue" || call.name === "C_DestroyObject") objects.forget(session.slot, mapped["object"] as bigint);
+    if (call.name === "C_SetAttributeValue") objects.forget(session.slot, mapped["object"] as bigint);
+    const gone = call.name === "C_DestroyObject" ? byHandle.get(given["object"] as bigint) : undefined;
+    if (gone !== undefined) objects.destroyed(gone);
     if (call.name === "C_SetPIN") await desk.pinChanged(session.slot, mapped["newPin"] as Buffer | null);
     const made: Record<string, bigint> = {};
     for (const name of call.outs) {
       const object = answer[name];
       if (typeof object !== "bigint" || !isObjectName(name)) continue;
-      // Another client's search may have met it first, when it was still nobody's.
+      // What is known under this number is an object that has gone, or this one when it was still nobody's.
       objects.forget(session.slot, object);
-      const record = await objects.describe(session.slot, real, object, client, age(session.slot), ctx);
+      const record = await objects.describe(session.slot, real, object, ownerIn(session), age(session.slot), ctx);
       if (record === null) return { rv: CKR.CKR_DEVICE_ERROR };
       made[name] = handleOf(record);
     }
@@ -92,6 +105,9 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
   }
 
   async function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    // A handle inside a parameter would reach the module untranslated: another client's object.
+    if ((args["mechanism"] as Mechanism | null | undefined)?.type === CKM.CKM_IBM_ATTRIBUTEBOUND_WRAP)
+      return { rv: CKR.CKR_MECHANISM_PARAM_INVALID };
     const refused = refusedWithoutLogin(session, call, args);
     if (refused !== null) return { rv: refused };
     return table.run(session, ctx, call.phase === "init" || call.phase === "none", async (real) => {
@@ -108,8 +124,8 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
         usesPrivate ||= record.private;
       }
       const answer = (await host.cryptoki.call(call.name, mapped as CallArgs, ctx)) as AnyResult;
-      if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate = usesPrivate;
-      return adopt(session, real, call, mapped, answer, ctx);
+      if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate ||= usesPrivate;
+      return adopt(session, real, call, args, mapped, answer, ctx);
     });
   }
 
@@ -149,8 +165,11 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       const answer = open.length === 0 ? { rv: CKR.CKR_OK, attributes: [] } : await pass(session, call, { ...args, query: open }, ctx);
       const given = (answer as AnyResult)["attributes"] as readonly Attribute[] | undefined;
       if (given === undefined) return answer;
-      const byType = new Map(given.map((attribute) => [attribute.type, attribute]));
-      const attributes = args.query.map(({ type }) => byType.get(type) ?? unavailableAttribute(type));
+      // In order, not by type: the same one may be asked twice, its length and its value.
+      let next = 0;
+      const attributes = args.query.map(
+        ({ type }) => (visibility.attribute(record, type) ? given[next++] : undefined) ?? unavailableAttribute(type),
+      );
       return { rv: answer.rv === CKR.CKR_OK ? CKR.CKR_ATTRIBUTE_SENSITIVE : answer.rv, attributes };
     },
     pass,

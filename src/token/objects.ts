@@ -17,9 +17,15 @@ export interface ObjectView {
   readonly id: Buffer;
 }
 
-/** One object of the module. `owner` is the client whose session object it is, null for a token object. */
+/** Whose session object something is. A session object dies with the real session that it was made in. */
+export interface Owner {
+  readonly client: string;
+  alive(): boolean;
+}
+
+/** One object of the module. `owner` is null for a token object. */
 export interface ObjectRecord extends ObjectView {
-  readonly owner: string | null;
+  readonly owner: Owner | null;
   /** CKA_VALUE of a certificate, to tell apart two with one label and id. */
   readonly value: Buffer | null;
 }
@@ -33,18 +39,13 @@ export interface HandleAge {
 
 export interface ObjectRegistry {
   /** The record of a real handle, read from the module when it is new. null when the object has gone meanwhile. */
-  describe(
-    slot: bigint,
-    session: bigint,
-    real: bigint,
-    owner: string | null,
-    age: HandleAge,
-    ctx: CallContext,
-  ): Promise<ObjectRecord | null>;
+  describe(slot: bigint, session: bigint, real: bigint, owner: Owner, age: HandleAge, ctx: CallContext): Promise<ObjectRecord | null>;
   /** The real handle of a record, found again where the old one is void. null when no object, or no single one, is it. */
   resolve(record: ObjectRecord, session: bigint, age: HandleAge, ctx: CallContext): Promise<bigint | null>;
-  /** Forgets what is known of a real handle: its attributes changed, or it was destroyed. */
+  /** Forgets what is known of a real handle: its attributes changed. */
   forget(slot: bigint, real: bigint): void;
+  /** Forgets a record and its real handle, which a module may give to another object: it was destroyed. */
+  destroyed(record: ObjectRecord): void;
   /** Forgets the whole slot: the token was initialised, or its objects were made anew. */
   forgetSlot(slot: bigint): void;
   /** Forgets the session objects of a client that has gone. */
@@ -91,6 +92,7 @@ interface Known {
 }
 
 function fresh(known: Known, age: HandleAge): boolean {
+  if (known.record.owner !== null && !known.record.owner.alive()) return false;
   return known.age.epoch === age.epoch && (!known.record.private || known.age.loginGeneration === age.loginGeneration);
 }
 
@@ -106,7 +108,7 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
     return answer.attributes ?? null;
   }
 
-  async function load(slot: bigint, session: bigint, real: bigint, owner: string | null, ctx: CallContext): Promise<ObjectRecord | null> {
+  async function load(slot: bigint, session: bigint, real: bigint, owner: Owner, ctx: CallContext): Promise<ObjectRecord | null> {
     const common = await read(session, real, [CKA.CKA_CLASS, CKA.CKA_TOKEN, CKA.CKA_PRIVATE, CKA.CKA_LABEL], ctx);
     const cls = common === null ? undefined : findUlong(common, CKA.CKA_CLASS);
     if (common === null || cls === undefined) return null;
@@ -121,12 +123,12 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
       label: Buffer.from(findBytes(common, CKA.CKA_LABEL) ?? []),
       id: Buffer.from(findBytes(more ?? [], CKA.CKA_ID) ?? []),
       value: findBytes(more ?? [], CKA.CKA_VALUE) ?? null,
-      // A token object belongs to nobody; a session object to the client that made it.
-      owner: findBool(common, CKA.CKA_TOKEN) === false ? owner : null,
+      // A token object belongs to nobody; a session object, and what a module does not say this of, to the client that made it.
+      owner: findBool(common, CKA.CKA_TOKEN) === true ? null : owner,
     };
   }
 
-  async function describe(slot: bigint, session: bigint, real: bigint, owner: string | null, age: HandleAge, ctx: CallContext) {
+  async function describe(slot: bigint, session: bigint, real: bigint, owner: Owner, age: HandleAge, ctx: CallContext) {
     const key = keyOf(slot, real);
     const known = byHandle.get(key);
     if (known !== undefined && fresh(known, age)) return known.record;
@@ -136,6 +138,13 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
     byHandle.set(key, { record: kept, age });
     handleOf.set(kept, { real, age });
     return kept;
+  }
+
+  function destroyed(record: ObjectRecord): void {
+    const last = handleOf.get(record);
+    if (last === undefined) return;
+    byHandle.delete(keyOf(record.slot, last.real));
+    handleOf.delete(record);
   }
 
   return {
@@ -163,11 +172,12 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
     forget(slot, real) {
       byHandle.delete(keyOf(slot, real));
     },
+    destroyed,
     forgetSlot(slot) {
-      for (const key of byHandle.keys()) if (key.startsWith(`${slot}/`)) byHandle.delete(key);
+      for (const { record } of [...byHandle.values()]) if (record.slot === slot) destroyed(record);
     },
     forgetOwner(client) {
-      for (const [key, known] of byHandle) if (known.record.owner === client) byHandle.delete(key);
+      for (const { record } of [...byHandle.values()]) if (record.owner?.client === client) destroyed(record);
     },
   };
 }

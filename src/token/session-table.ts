@@ -36,8 +36,12 @@ export interface SessionTable {
   /** Closes a session; with its last one on a slot the client is logged out there (PKCS#11 v2.40, 5.6). */
   close(session: Session, ctx: CallContext): Promise<void>;
   closeAll(ctx: CallContext): Promise<void>;
-  /** The real handle of a session, opened again where it was lost. */
-  real(session: Session, ctx: CallContext): Promise<{ rv: number; handle: bigint }>;
+  /**
+   * The real handle of a session, opened again where it was lost. It must go into a call before anything else is
+   * awaited: after a restart of the host the same number may be another client's session. `lost`: the module has said
+   * that it does not know the last one.
+   */
+  real(session: Session, ctx: CallContext, lost?: boolean): Promise<{ rv: number; handle: bigint }>;
   /** Gives the real session back; the virtual one stays. */
   release(session: Session, ctx: CallContext): Promise<void>;
   /**
@@ -68,14 +72,23 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
   const sessions = new Map<bigint, Session>();
   const users = new Map<bigint, bigint>();
 
-  async function real(session: Session, ctx: CallContext): Promise<{ rv: number; handle: bigint }> {
+  async function real(session: Session, ctx: CallContext, lost = false): Promise<{ rv: number; handle: bigint }> {
+    if (lost) session.real = null;
     if (session.real !== null && session.real.epoch === host.epoch) return { rv: CKR.CKR_OK, handle: session.real.handle };
     const opened = await host.cryptoki.call("C_OpenSession", { slot: session.slot, flags: session.flags }, ctx);
     if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return { rv: opened.rv, handle: NO_HANDLE };
     session.real = { handle: opened.session, epoch: host.epoch };
     session.usesPrivate = false;
-    const rv = users.get(session.slot) === CKU.CKU_USER ? await desk.renew(session.slot, ctx, false) : CKR.CKR_OK;
-    return { rv, handle: opened.session };
+    return { rv: CKR.CKR_OK, handle: opened.session };
+  }
+
+  /** Sees to it that a client which counts as logged in really is. */
+  async function renew(slot: bigint, ctx: CallContext, lost: boolean): Promise<number> {
+    const user = users.get(slot);
+    if (user === undefined) return CKR.CKR_OK;
+    const rv = await desk.renew(slot, user, ctx, lost);
+    if (rv === CKR.CKR_USER_NOT_LOGGED_IN) users.delete(slot);
+    return rv;
   }
 
   async function release(session: Session, ctx: CallContext): Promise<void> {
@@ -89,7 +102,7 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
 
   async function close(session: Session, ctx: CallContext): Promise<void> {
     sessions.delete(session.handle);
-    if (ofSlot(session.slot).length === 0 && users.delete(session.slot)) await desk.logout(session.slot, session.real?.handle ?? null, ctx);
+    if (ofSlot(session.slot).length === 0 && users.delete(session.slot)) await desk.logout(session.slot, () => real(session, ctx), ctx);
     await release(session, ctx);
   }
 
@@ -99,6 +112,9 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
     repeatable: boolean,
     action: (handle: bigint) => Promise<AnyResult>,
   ): Promise<AnyResult> {
+    // First the log-in, which may take a person's time, then the session.
+    const renewed = await renew(session.slot, ctx, false);
+    if (renewed !== CKR.CKR_OK) return { rv: renewed };
     const opened = await real(session, ctx);
     if (opened.rv !== CKR.CKR_OK) return { rv: opened.rv };
     const answer = await action(opened.handle);
@@ -107,7 +123,7 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
       return repeatable ? run(session, ctx, false, action) : { rv: CKR.CKR_DEVICE_REMOVED };
     }
     if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN && repeatable && users.get(session.slot) === CKU.CKU_USER) {
-      const rv = await desk.renew(session.slot, ctx, true);
+      const rv = await renew(session.slot, ctx, true);
       return rv === CKR.CKR_OK ? run(session, ctx, false, action) : { rv };
     }
     return answer;

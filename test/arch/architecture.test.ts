@@ -6,8 +6,11 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
 import { describe, expect, it } from "vitest";
 import { ERRORS } from "../../src/base/errors.js";
+import { EVENT_NAMES } from "../../src/cli/event-stream.js";
+import { createProgram } from "../../src/cli/program.js";
 import { parseSkips } from "../support/summary-reporter.js";
 import { importsOf } from "./imports.js";
 import { codesDocumented, fileShape, importDirection, noMachinePath, packageOwners, type SourceFile, wireIsPure } from "./rules.js";
@@ -133,6 +136,22 @@ describe("the house", () => {
       "the documents name E_THREE, which does not exist",
     ]);
     expect(codesDocumented(codes, documents)).toEqual([]);
+  });
+
+  it("describes every option in the guide, and every event in the operations page", () => {
+    const page = (name: string): string => documents.find(({ path }) => path === name)?.text ?? "";
+    const program = createProgram({ connect: async () => {}, agentRun: async () => {} });
+    const [connect, agent] = program.commands;
+    const [connectPart = "", agentPart = ""] = page("docs/guide.md").split("## `tokenfwd agent run`");
+    const undescribed = (command: Command | undefined, text: string): string[] =>
+      command?.options.map(({ short, long }) => short ?? long ?? "").filter((name) => !new RegExp(`\\| .*\`${name}\\b`).test(text)) ?? [
+        "?",
+      ];
+    expect(undescribed(connect, "| `--module PATH` |")).toContain("--policy");
+    expect(undescribed(connect, connectPart)).toEqual([]);
+    expect(undescribed(agent?.commands[0], agentPart)).toEqual([]);
+    const events = page("docs/operations.md").split("## Events")[1]?.split("\n## ")[0] ?? "";
+    expect(EVENT_NAMES.filter((name) => !events.includes(`\`${name}\``))).toEqual([]);
   });
 
   it("names no path of the machine it was written on", () => {

@@ -13,8 +13,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-// This checkout's program, or the one that is named: a package that was just installed, for instance.
-const TOKENFWD = process.argv[2] ?? fileURLToPath(new URL("../../bin/tokenfwd.js", import.meta.url));
+const TOKENFWD = fileURLToPath(new URL("../../bin/tokenfwd.js", import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), "tokenfwd-demo-"));
 const file = (name) => join(dir, name);
 // Throw-away, like the token that it opens.

@@ -3,8 +3,9 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { P11KIT_CLIENT as CLIENT } from "./agent-process.js";
 import { runCli, TOKENFWD } from "./cli-process.js";
-import { CLIENT, connectScene } from "./connect-scene.js";
+import { connectScene } from "./connect-scene.js";
 
 const scene = connectScene();
 

@@ -9,8 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { makeSshKey, type Sshd, type SshdOptions } from "../support/sshd.js";
+import { P11KIT_CLIENT as CLIENT } from "./agent-process.js";
 import { runCli } from "./cli-process.js";
-import { CLIENT, connectScene } from "./connect-scene.js";
+import { connectScene } from "./connect-scene.js";
 
 const root = process.getuid?.() === 0;
 /** sshd with a /tmp and a /run/user of its own, empty but for its directory; `prepare` is shell text that runs before it. */

@@ -12,8 +12,6 @@ import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
 import { type Sshd, type SshdOptions, startSshd } from "../support/sshd.js";
 import { type CliProcess, startCli } from "./cli-process.js";
 
-export const CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
-
 export interface ConnectScene {
   readonly token: SoftHsm;
   /** The workstation's, gone after the test. */

@@ -100,8 +100,9 @@ const modes = {
     print("signed", await sign());
   },
   async pulled() {
+    const go = told(); // before the line that the test waits for
     await unlock("first");
-    await told();
+    await go;
     print("gone", (await call("C_GetSessionInfo", { session })).rv);
     await call("C_Logout", { session });
     await unlock("second");

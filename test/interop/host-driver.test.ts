@@ -1,6 +1,7 @@
 /*
  * The driver on a real SoftHSM, through the host process (a mistake in it would end this one): what pkcs11js cannot
- * carry and we emulate, and that no malformed argument ends the process. What stays lost: host-known-failing.txt.
+ * carry and we emulate, and that no malformed argument ends the process. What stays lost is in docs/operations.md, "What this
+ * version cannot do"; what of it is refused is tested here with its code.
  */
 import { createPublicKey, createVerify, constants as cryptoConstants, publicEncrypt, verify } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -254,6 +255,12 @@ describe("mechanisms with parameters", () => {
     const derived = await call("C_DeriveKey", { session, mechanism, baseKey: pair.privateKey ?? 0n, template }, ctx);
     expect(derived.rv).toBe(CKR.CKR_OK);
     expect(derived.key).toBeTypeOf("bigint");
+  });
+
+  it("that are NULL, which would cancel an operation, are refused", async () => {
+    for (const name of ["C_SignInit", "C_DecryptInit", "C_EncryptInit", "C_VerifyInit"] as const)
+      expect([name, (await call(name, { session, mechanism: null, key: rsa }, ctx)).rv]).toEqual([name, CKR.CKR_ARGUMENTS_BAD]);
+    expect((await call("C_DigestInit", { session, mechanism: null }, ctx)).rv).toBe(CKR.CKR_ARGUMENTS_BAD);
   });
 
   it("never pass a client's pointers to the module", async () => {

@@ -24,11 +24,11 @@ export async function playVolume(agent: ServerProcess, count: number): Promise<v
 }
 
 /**
- * Warms the agent up (its code is compiled and its heap finds its working size), plays `count` connections and answers by how many bytes its resident memory grew. The collector works when
- * it likes, so the smallest of the readings within `settleMs` counts, and reading stops early below `enoughBytes`.
+ * By how many bytes the resident memory of a fresh idle agent and its module process grows over `count` connections. Nothing is
+ * warmed up: what is compiled and kept for the first client counts. The collector works when it likes, so the smallest of the
+ * readings within `settleMs` counts, and reading stops early below `enoughBytes`.
  */
 export async function growthBytes(agent: ServerProcess, count: number, enoughBytes: number, settleMs: number): Promise<number> {
-  await playVolume(agent, 2_000);
   const before = residentBytes(agent.pid);
   await playVolume(agent, count);
   const until = Date.now() + settleMs;

@@ -1,5 +1,7 @@
 /*
- * A running agent under attack: it lives, says why it closed, stays small, and serves the next client.
+ * A running agent under attack: it lives, says why it closed, stays small, and serves the next client. The figures of its memory:
+ * measured three times on a fresh idle agent of 56 MB, 10,000 hostile connections make it 9 to 10 MB larger and its module
+ * process 1 to 4 MB.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
@@ -35,6 +37,7 @@ describe("a running agent", () => {
   it.each(ATTACKS.map((attack) => [attack.name, attack] as const))("lives through %s, and the next client works", async (_, attack) => {
     expect(attack.expected).toContain(await attack.play(agent.socket));
     await goodClient(agent.socket);
+    if (attack.says !== undefined) await agent.waitFor(new RegExp(`warning: closed a connection \\(c\\d+\\): ${attack.says}\\b`));
   });
 
   it("does not set memory aside for what a header claims", async () => {
@@ -73,8 +76,13 @@ describe("a running agent", () => {
     await goodClient(agent.socket);
   });
 
-  it("stays within 20 MB after 10,000 hostile connections", { timeout: 180_000 }, async () => {
-    expect(await growthBytes(agent, 10_000, 15 * MIB, 20_000)).toBeLessThan(20_000_000);
+  it("stays within 20 MB of what it was when it began to listen, after 10,000 hostile connections", { timeout: 180_000 }, async () => {
+    const fresh = await startAgent({ token, pin: "file" });
+    try {
+      expect(await growthBytes(fresh, 10_000, 15_000_000, 20_000)).toBeLessThan(20_000_000);
+    } finally {
+      await fresh.dispose();
+    }
   });
 
   it("still signs after all of it", async () => {

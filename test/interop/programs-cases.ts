@@ -58,6 +58,11 @@ export function everydayCases(token: SoftHsm): ProgramCase[] {
   const pss = ["--hash-algorithm", "SHA256", "--mgf", "MGF1-SHA256"];
   const rsa = { key: "rsa", how: "pkcs1", input: DOCUMENT, mechanism: "SHA256-RSA-PKCS" } as const;
   const gnutls = { GNUTLS_PIN: token.pin };
+  const testSign = (kind: "RSA" | "EC"): ProgramCase => {
+    const key = `${tokenUri(token)};object=${kind.toLowerCase()}%20key;type=private`;
+    const argv = (way: Way) => ["p11tool", "--batch", "--provider", way.modulePath, "--login", "--test-sign", key];
+    return { name: `p11tool --test-sign ${kind}`, run: (way) => ({ argv: argv(way), env: gnutls }) };
+  };
   return [
     { name: "pkcs11-tool -L", run: (way) => ({ argv: tool(way, "-L") }) },
     // The module's own list is not compared: stock p11-kit's client hides what it does not know.
@@ -82,36 +87,8 @@ export function everydayCases(token: SoftHsm): ProgramCase[] {
       name: "p11tool --list-all --login",
       run: (way) => ({ argv: ["p11tool", "--batch", "--provider", way.modulePath, "--list-all", "--login", tokenUri(token)], env: gnutls }),
     },
-    {
-      name: "p11tool --test-sign RSA",
-      run: (way) => ({
-        argv: [
-          "p11tool",
-          "--batch",
-          "--provider",
-          way.modulePath,
-          "--login",
-          "--test-sign",
-          `${tokenUri(token)};object=rsa%20key;type=private`,
-        ],
-        env: gnutls,
-      }),
-    },
-    {
-      name: "p11tool --test-sign EC",
-      run: (way) => ({
-        argv: [
-          "p11tool",
-          "--batch",
-          "--provider",
-          way.modulePath,
-          "--login",
-          "--test-sign",
-          `${tokenUri(token)};object=ec%20key;type=private`,
-        ],
-        env: gnutls,
-      }),
-    },
+    testSign("RSA"),
+    testSign("EC"),
     { name: "ssh-keygen -D", run: (way) => ({ argv: ["ssh-keygen", "-D", way.modulePath] }) },
     {
       name: "openssl dgst, engine",

@@ -61,7 +61,7 @@ describe("under the profile sign", () => {
   it("the SO cannot log in, and the token's files stay as they were", async () => {
     const before = tokenHash(token);
     const done = await through(agent, ["--login", "--login-type", "so", "--so-pin", token.soPin, "--init-pin", "--new-pin", "4321"]);
-    expect(done.stderr).toMatch(/C_Login failed: rv = CKR_(FUNCTION_NOT_SUPPORTED|TOKEN_WRITE_PROTECTED|USER_TYPE_INVALID)/);
+    expect(done.stderr).toContain("C_Login failed: rv = CKR_TOKEN_WRITE_PROTECTED");
     expect(done.code).not.toBe(0);
     expect(tokenHash(token)).toBe(before);
   });

@@ -5,6 +5,7 @@
  */
 import { attributeKind } from "../../cryptoki/attributes.js";
 import { CK_UNAVAILABLE_INFORMATION } from "../../cryptoki/constants.js";
+import { CKM, MECHANISMS } from "../../cryptoki/mechanisms.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { Attribute, Mechanism, MechanismParameter } from "../../cryptoki/types.js";
 
@@ -121,26 +122,16 @@ export function attributeType(value: unknown): number {
 const PARAMS = { rsaOaep: 4, ecdh1: 6, gcm: 7 } as const;
 
 /**
- * Mechanisms whose parameter is a C struct with pointers in it (PKCS#11 v2.40 and v3.0). As flat bytes such a struct
- * would make the module follow addresses that a client chose, in the process that holds the PIN.
+ * Mechanisms whose parameter is bytes and nothing else: those that the wire carries as such, and RFC 3394's key wraps.
+ * Of any other the parameter may be a C struct, and flat bytes would make the module follow addresses that a client
+ * chose, in the process that holds the PIN, or take another client's handle.
  */
-const POINTER_RANGES: readonly (readonly [number, number])[] = [
-  [0x9, 0x9], // RSA_PKCS_OAEP
-  [0x31, 0x33], // X9_42_DH
-  [0x362, 0x364], // concatenate and xor with data
-  [0x371, 0x373], // SSL3 master key and key-and-mac
-  [0x375, 0x378], // TLS master key, key-and-mac, PRF
-  [0x3a0, 0x3ef], // PBE, PBKD2, WTLS, TLS 1.2
-  [0x500, 0x512], // CMS_SIG, KIP
-  [0x1011, 0x1011], // KEA
-  [0x1050, 0x1054], // ECDH, ECMQV, key wrap
-  [0x1057, 0x1057], // EDDSA context
-  [0x1087, 0x1088], // AES_GCM, AES_CCM
-  [0x1100, 0x1105], // *_ENCRYPT_DATA
-  [0x1204, 0x1205], // GOST
-  [0x1226, 0x1227], // CHACHA20, POLY1305
-  [0x4020, 0x402d], // CHACHA20_POLY1305, SALSA20, SP800-108, HKDF
-];
+const FLAT: ReadonlySet<number> = new Set([
+  ...[...MECHANISMS.values()].filter(({ shape }) => shape === "bytes" || shape === "iv8" || shape === "iv16").map(({ type }) => type),
+  CKM.CKM_AES_KEY_WRAP,
+  CKM.CKM_AES_KEY_WRAP_PAD,
+  CKM.CKM_AES_KEY_WRAP_KWP,
+]);
 
 /** A mechanism for pkcs11js. A NULL mechanism (cancel, v3.0) cannot be passed: CKR_ARGUMENTS_BAD. */
 export function mechanismArgument(value: unknown): { mechanism: number; parameter: unknown } {
@@ -156,7 +147,7 @@ function parameterArgument(type: number, parameter: MechanismParameter): unknown
     case "bytes": {
       if (!Buffer.isBuffer(parameter.bytes)) throw new Refusal(CKR.CKR_MECHANISM_PARAM_INVALID);
       if (parameter.bytes.length === 0) return undefined;
-      if (POINTER_RANGES.some(([first, last]) => type >= first && type <= last)) throw new Refusal(CKR.CKR_MECHANISM_PARAM_INVALID);
+      if (!FLAT.has(type)) throw new Refusal(CKR.CKR_MECHANISM_PARAM_INVALID);
       return parameter.bytes;
     }
     case "rsa-pss":

@@ -9,7 +9,6 @@ import { createEmitter, type Emitter } from "../../base/events.js";
 import { type Log, silentLog } from "../../base/log.js";
 import { printable } from "../../base/printable.js";
 import type { CallClass } from "../../cryptoki/calls.js";
-import { CKU } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { CallContext, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
 import type { PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
@@ -48,8 +47,8 @@ export interface TokenHost extends AsyncDisposable {
    */
   readonly cryptoki: Cryptoki;
   /**
-   * Logs in with the PIN of the source. Simultaneous requests of one `who` for one slot share the question and its
-   * result. A token with a PIN pad of its own answers CKR_FUNCTION_NOT_SUPPORTED.
+   * Logs in with the PIN of the source, one request after another: who waits in line and finds the token open is told
+   * that nobody was asked. A token with a PIN pad of its own answers CKR_FUNCTION_NOT_SUPPORTED.
    */
   unlock(request: UnlockRequest, ctx: CallContext): Promise<UnlockResult>;
   /** A yes or no at the workstation: terminal, else pinentry, else false. `timeoutMs` default 60,000. */
@@ -68,13 +67,6 @@ export interface TokenHost extends AsyncDisposable {
 }
 
 const CONFIRM_TIMEOUT_MS = 60_000;
-
-/** One question that several callers wait for; it ends when nobody waits any more. */
-interface SharedUnlock {
-  readonly result: Promise<UnlockResult>;
-  readonly abort: AbortController;
-  waiters: number;
-}
 
 const CANCELLED: UnlockResult = { rv: CKR.CKR_FUNCTION_CANCELED, asked: false, reason: "cancelled" };
 
@@ -117,40 +109,12 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     events,
   });
   await supervisor.ready;
-  const shared = new Map<string, SharedUnlock>();
 
-  async function askUnlock(request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult> {
+  async function unlock(request: UnlockRequest, { signal }: CallContext): Promise<UnlockResult> {
+    if (signal.aborted) return CANCELLED;
     const reply = await supervisor.request((id) => ({ kind: "unlock", id, request }), signal);
     if (reply === null) return signal.aborted ? CANCELLED : { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
     return reply.kind === "unlocked" ? reply.result : { rv: CKR.CKR_GENERAL_ERROR, asked: false };
-  }
-
-  async function unlock(request: UnlockRequest, ctx: CallContext): Promise<UnlockResult> {
-    if (ctx.signal.aborted) return CANCELLED;
-    // The log-in of a key belongs to one session; that of a user to the token.
-    if (request.userType !== CKU.CKU_USER) return askUnlock(request, ctx.signal);
-    const key = `${supervisor.epoch}/${request.slot}/${request.who}`;
-    let entry = shared.get(key);
-    if (entry === undefined) {
-      const abort = new AbortController();
-      const result = askUnlock(request, abort.signal).finally(() => shared.delete(key));
-      entry = { result, abort, waiters: 0 };
-      shared.set(key, entry);
-    }
-    const { result, abort } = entry;
-    entry.waiters += 1;
-    let leave = (): void => {};
-    const left = new Promise<UnlockResult>((resolve) => {
-      leave = () => resolve(CANCELLED);
-    });
-    ctx.signal.addEventListener("abort", leave, { once: true });
-    try {
-      return await Promise.race([result, left]);
-    } finally {
-      ctx.signal.removeEventListener("abort", leave);
-      entry.waiters -= 1;
-      if (entry.waiters === 0) abort.abort();
-    }
   }
 
   async function answer(make: Parameters<typeof supervisor.request>[0], signal?: AbortSignal): Promise<boolean> {

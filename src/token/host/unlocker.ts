@@ -141,7 +141,7 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
   const login = ({ session, userType }: UnlockRequest, pin: Buffer) => driver.call("C_Login", { session, userType, pin }).rv;
   const isIn = (rv: number) => rv === CKR.CKR_OK || rv === CKR.CKR_USER_ALREADY_LOGGED_IN;
 
-  /** The PIN of the file or descriptor: tried once, and never again after the token refused it. */
+  /** The PIN of the file, which is read anew each time, or of the descriptor, which is kept. */
   async function unlockFrom(read: () => Promise<SecretBytes>, request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult> {
     let pin: SecretBytes;
     try {
@@ -149,6 +149,15 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
     } catch {
       return refusedBy("no-source", false);
     }
+    try {
+      return await unlockWith(pin, request, signal);
+    } finally {
+      if (source.kind === "file") pin.dispose();
+    }
+  }
+
+  /** Tries a PIN once, and never again after the token refused it. */
+  async function unlockWith(pin: SecretBytes, request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult> {
     const state = tokenState(request.slot);
     if (state.rv !== CKR.CKR_OK) return { rv: state.rv, asked: false };
     if (store.wasRefused(state.key, pin.bytes)) return { rv: CKR.CKR_PIN_INCORRECT, asked: false, reason: "wrong-pin" };

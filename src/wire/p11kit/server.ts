@@ -127,7 +127,12 @@ class Server implements P11KitServer {
     if (this.#ended) return;
     this.#ended = true;
     this.#abort.abort();
-    for (const item of this.#queue.splice(0)) if (typeof item !== "string") this.#settle(item);
+    for (const item of this.#queue.splice(0)) {
+      if (typeof item === "string") continue;
+      // Never read, so it may hold a PIN.
+      item.wipe();
+      this.#settle(item);
+    }
     this.#work();
   }
 

@@ -67,6 +67,12 @@ test("a private key without public objects is exposed by its full name only", ()
   expect(() => exposeKey("pkcs11:object=deploy", bare)).toThrow(expect.objectContaining({ code: "E_KEY_NOT_FOUND" }));
 });
 
+test("a private key that no public object goes with must be named with its token where there are several", () => {
+  const two: Inspection = { tokens: [token, { ...token, slot: 8n, label: "home" }], certificates: [], publicKeys: [] };
+  expect(() => exposeKey("pkcs11:object=deploy;type=private", two)).toThrow(expect.objectContaining({ code: "E_KEY_NOT_FOUND" }));
+  expect([...exposeKey("pkcs11:token=home;object=deploy;type=private", two).slots]).toEqual([8n]);
+});
+
 test("all exposes everything, null nothing", () => {
   expect(exposeKey("all", inspection).object(view(CKO.CKO_DATA, []))).toBe(true);
   expect(exposeKey(null, inspection).object(view(CKO.CKO_CERTIFICATE, [1]))).toBe(false);

@@ -127,7 +127,8 @@ test("the secret of a key is not readable under sign, whatever its CKA_SENSITIVE
   expect(mayReadAttribute("sign", view(CKO.CKO_PRIVATE_KEY, false), CKA.CKA_PRIVATE_EXPONENT)).toBe(false);
   expect(mayReadAttribute("sign", view(CKO.CKO_SECRET_KEY, false), CKA.CKA_VALUE)).toBe(false);
   expect(mayReadAttribute("sign", view(CKO.CKO_DATA, true), CKA.CKA_VALUE)).toBe(false);
-  expect(mayReadAttribute("sign", view(CKO.CKO_CERTIFICATE, false), CKA.CKA_VALUE)).toBe(true);
+  expect(mayReadAttribute("sign", view(8n, false), CKA.CKA_VALUE)).toBe(false); // CKO_OTP_KEY, and what is not known
+  for (const isPrivate of [false, true]) expect(mayReadAttribute("sign", view(CKO.CKO_CERTIFICATE, isPrivate), CKA.CKA_VALUE)).toBe(true);
   expect(mayReadAttribute("sign", view(CKO.CKO_PRIVATE_KEY, true), CKA.CKA_MODULUS)).toBe(true);
   expect(mayReadAttribute("full", view(CKO.CKO_PRIVATE_KEY, true), CKA.CKA_PRIVATE_EXPONENT)).toBe(true);
 });

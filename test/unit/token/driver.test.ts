@@ -87,6 +87,21 @@ describe("driver arguments", () => {
     expect(general.parameter).toEqual(Buffer.from("1000000000000000", "hex"));
   });
 
+  it.each([
+    ["ECDH", 0x1050],
+    ["ML-DSA, which came later", 0x1d],
+    ["a vendor's", 0x80000123],
+    ["CONCATENATE_BASE_AND_KEY, which is a handle", 0x360],
+  ])("pass flat bytes to no mechanism whose parameter may be a struct: %s", (_name, type) => {
+    const parameter = { kind: "bytes", bytes: Buffer.alloc(24, 0x41) };
+    expect(refusal(() => mechanismArgument({ type, parameter }))).toBe(CKR.CKR_MECHANISM_PARAM_INVALID);
+  });
+
+  it("pass an initialisation vector as it is", () => {
+    const bytes = Buffer.alloc(16, 1);
+    for (const type of [0x1082, 0x2109]) expect(mechanismArgument({ type, parameter: { kind: "bytes", bytes } }).parameter).toBe(bytes);
+  });
+
   it("give a mechanism without a parameter none, and one of no bytes none either", () => {
     expect(mechanismArgument({ type: 0x1057, parameter: null }).parameter).toBeUndefined();
     expect(mechanismArgument({ type: 0x1057, parameter: { kind: "bytes", bytes: Buffer.alloc(0) } }).parameter).toBeUndefined();

@@ -337,6 +337,18 @@ describe("PINs", () => {
   });
 });
 
+describe("PINs of a client that has gone", () => {
+  it("are wiped from what was never read", async () => {
+    const served = serve(createRecordingCryptoki({ C_Sign: () => new Promise(() => {}) }));
+    await started(served);
+    const chunk = request("C_Login", { ...SESSION, userType: 1n, pin: Buffer.from("472913") });
+    served.server.push(sign(64));
+    served.server.push(chunk);
+    served.server.end();
+    expect(chunk.includes("472913")).toBe(false);
+  });
+});
+
 describe("the options of the first frame", () => {
   it("are told once, before the answer, which carries what was returned", async () => {
     const told: string[] = [];

@@ -1,0 +1,242 @@
+/*
+ * A token host without a process, for what SoftHSM cannot be made to do: handles that are given out again, tokens that
+ * are pulled and swapped, a person who says no. It keeps the rules of PKCS#11 that the session layer leans on.
+ */
+import { createEmitter } from "../../src/base/events.js";
+import { CKA, findBool, findBytes, ulongAttribute, unavailableAttribute } from "../../src/cryptoki/attributes.js";
+import type { CallName } from "../../src/cryptoki/calls.js";
+import { CKF, CKS, CKU } from "../../src/cryptoki/constants.js";
+import { CKR } from "../../src/cryptoki/rv.js";
+import type { AnyArgs, AnyResult, Attribute, AttributeQuery, Origin } from "../../src/cryptoki/types.js";
+import type { HostEvents, TokenHost, UnlockRequest, UnlockResult } from "../../src/token/host/host.js";
+
+interface FakeObject {
+  readonly slot: bigint;
+  /** null for a token object. */
+  readonly session: bigint | null;
+  readonly attributes: readonly Attribute[];
+}
+
+export interface FakeTokenHost extends TokenHost {
+  readonly pins: Map<bigint, string>;
+  /** Flags of C_GetTokenInfo, all slots. */
+  flags: bigint;
+  /** PINs that the token has looked at. */
+  tries: number;
+  /** Questions put, in order. */
+  readonly asked: string[];
+  /** The person's answer to a PIN question, and to a yes-or-no one. */
+  onUnlock: (request: UnlockRequest, signal: AbortSignal) => Promise<UnlockResult>;
+  onConfirm: (question: string) => Promise<boolean>;
+  /** Calls that reached the module, by name. */
+  readonly calls: string[];
+  /** Who is really logged in. */
+  readonly users: Map<bigint, bigint>;
+  readonly sessions: Map<bigint, bigint>;
+  addObject(slot: bigint, attributes: readonly Attribute[]): bigint;
+  /** Another process: no session, no log-in, and the token's objects under other handles than before. */
+  restart(): void;
+  /** The token is pulled and another, or the same, put in. */
+  swap(slot: bigint, pin: string): void;
+  /** The card forgets its log-in. */
+  reset(slot: bigint): void;
+}
+
+/** The lowest number that is free, as modules that reuse handles give it. */
+function lowest(taken: { has(handle: bigint): boolean }): bigint {
+  let handle = 1n;
+  while (taken.has(handle)) handle += 1n;
+  return handle;
+}
+
+export function createFakeTokenHost(pins: Readonly<Record<number, string>>): FakeTokenHost {
+  const events = createEmitter<HostEvents>();
+  const objects = new Map<bigint, FakeObject>();
+  const sessions = new Map<bigint, bigint>();
+  const users = new Map<bigint, bigint>();
+  const searches = new Map<bigint, bigint[]>();
+  let epoch = 0;
+
+  function endSession(session: bigint): void {
+    const slot = sessions.get(session);
+    sessions.delete(session);
+    for (const [handle, object] of objects) if (object.session === session) objects.delete(handle);
+    if (slot !== undefined && ![...sessions.values()].includes(slot)) users.delete(slot);
+  }
+
+  function create(slot: bigint, session: bigint, attributes: readonly Attribute[]): bigint {
+    const handle = lowest(objects);
+    const isToken = findBool(attributes, CKA.CKA_TOKEN) === true;
+    objects.set(handle, { slot, session: isToken ? null : session, attributes });
+    return handle;
+  }
+
+  function matches(object: FakeObject, template: readonly Attribute[]): boolean {
+    if (findBool(object.attributes, CKA.CKA_PRIVATE) === true && users.get(object.slot) !== CKU.CKU_USER) return false;
+    return template.every(({ type, value }) => Buffer.isBuffer(value) && findBytes(object.attributes, type)?.equals(value) === true);
+  }
+
+  function login(slot: bigint, args: AnyArgs): AnyResult {
+    host.tries += 1;
+    const userType = args["userType"] as bigint;
+    if (userType !== CKU.CKU_CONTEXT_SPECIFIC && users.has(slot)) return { rv: CKR.CKR_USER_ALREADY_LOGGED_IN };
+    if ((args["pin"] as Buffer).toString() !== host.pins.get(slot)) return { rv: CKR.CKR_PIN_INCORRECT };
+    if (userType !== CKU.CKU_CONTEXT_SPECIFIC) users.set(slot, userType);
+    return { rv: CKR.CKR_OK };
+  }
+
+  function inSession(name: CallName, session: bigint, slot: bigint, args: AnyArgs): AnyResult {
+    const object = objects.get((args["object"] ?? args["key"] ?? 0n) as bigint);
+    switch (name) {
+      case "C_CloseSession":
+        endSession(session);
+        return { rv: CKR.CKR_OK };
+      case "C_Login":
+        return login(slot, args);
+      case "C_Logout":
+        return { rv: users.delete(slot) ? CKR.CKR_OK : CKR.CKR_USER_NOT_LOGGED_IN };
+      case "C_GetSessionInfo":
+        return { rv: CKR.CKR_OK, slot, state: users.has(slot) ? CKS.CKS_RO_USER_FUNCTIONS : CKS.CKS_RO_PUBLIC_SESSION, flags: 4n };
+      case "C_FindObjectsInit": {
+        const template = args["template"] as readonly Attribute[];
+        const found = [...objects].filter(([, each]) => each.slot === slot && matches(each, template));
+        searches.set(
+          session,
+          found.map(([handle]) => handle),
+        );
+        return { rv: CKR.CKR_OK };
+      }
+      case "C_FindObjects":
+        return { rv: CKR.CKR_OK, objects: searches.get(session)?.splice(0) ?? [] };
+      case "C_FindObjectsFinal":
+        searches.delete(session);
+        return { rv: CKR.CKR_OK };
+      case "C_CreateObject":
+        return { rv: CKR.CKR_OK, object: create(slot, session, args["template"] as readonly Attribute[]) };
+      case "C_DestroyObject":
+        return { rv: objects.delete(args["object"] as bigint) ? CKR.CKR_OK : CKR.CKR_OBJECT_HANDLE_INVALID };
+      case "C_GetAttributeValue": {
+        if (object === undefined) return { rv: CKR.CKR_OBJECT_HANDLE_INVALID };
+        const attributes = (args["query"] as readonly AttributeQuery[]).map(({ type, room }): Attribute => {
+          const known = object.attributes.find((attribute) => attribute.type === type);
+          return known === undefined ? unavailableAttribute(type) : room === null ? { ...known, value: null } : known;
+        });
+        return { rv: CKR.CKR_OK, attributes };
+      }
+      case "C_SignInit":
+        return { rv: object === undefined ? CKR.CKR_KEY_HANDLE_INVALID : CKR.CKR_OK };
+      case "C_Sign":
+        return { rv: CKR.CKR_OK, output: Buffer.from("signature") };
+      case "C_SetPIN":
+        host.tries += 1;
+        return { rv: (args["oldPin"] as Buffer).toString() === host.pins.get(slot) ? CKR.CKR_OK : CKR.CKR_PIN_INCORRECT };
+      default:
+        return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED };
+    }
+  }
+
+  function answer(name: CallName, args: AnyArgs): AnyResult {
+    host.calls.push(name);
+    const session = args["session"];
+    if (typeof session === "bigint") {
+      const slot = sessions.get(session);
+      return slot === undefined ? { rv: CKR.CKR_SESSION_HANDLE_INVALID } : inSession(name, session, slot, args);
+    }
+    switch (name) {
+      case "C_GetSlotList":
+        return { rv: CKR.CKR_OK, slots: [...host.pins.keys()] };
+      case "C_GetTokenInfo":
+        return { rv: CKR.CKR_OK, flags: host.flags };
+      case "C_OpenSession": {
+        const handle = lowest(sessions);
+        sessions.set(handle, args["slot"] as bigint);
+        return { rv: CKR.CKR_OK, session: handle };
+      }
+      case "C_WaitForSlotEvent":
+        return { rv: CKR.CKR_OK, slot: 2n };
+      default:
+        return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED };
+    }
+  }
+
+  const host: FakeTokenHost = {
+    pins: new Map(Object.entries(pins).map(([slot, pin]) => [BigInt(slot), pin])),
+    flags: CKF.CKF_TOKEN_INITIALIZED,
+    tries: 0,
+    asked: [],
+    calls: [],
+    users,
+    sessions,
+    // A PIN that is typed rightly, unless the test says otherwise.
+    onUnlock: async ({ slot }) => {
+      const asked = users.get(slot) !== CKU.CKU_USER;
+      users.set(slot, CKU.CKU_USER);
+      return { rv: CKR.CKR_OK, asked };
+    },
+    onConfirm: async () => true,
+    cryptoki: {
+      events,
+      close: async () => undefined,
+      async call(name, args, ctx) {
+        // One crossing of the pipe: whatever else is due happens first.
+        await new Promise((resolve) => setImmediate(resolve));
+        if (ctx.signal.aborted) return { rv: CKR.CKR_FUNCTION_CANCELED } as never;
+        return answer(name, args as AnyArgs) as never;
+      },
+    },
+    async unlock(request, ctx) {
+      host.asked.push(`pin for ${request.who}`);
+      return host.onUnlock(request, ctx.signal);
+    },
+    async confirm(question) {
+      host.asked.push(question);
+      return host.onConfirm(question);
+    },
+    canAsk: async () => true,
+    async lock(slot) {
+      host.calls.push("lock");
+      users.delete(slot);
+    },
+    get epoch() {
+      return epoch;
+    },
+    pid: undefined,
+    events,
+    close: async () => undefined,
+    [Symbol.asyncDispose]: async () => undefined,
+    addObject: (slot, attributes) => create(slot, 0n, [...attributes, { type: CKA.CKA_TOKEN, value: Buffer.from([1]), length: 1 }]),
+    restart() {
+      for (const session of [...sessions.keys()]) endSession(session);
+      users.clear();
+      const kept = [...objects.values()].reverse();
+      objects.clear();
+      kept.forEach((object, index) => void objects.set(BigInt(index + 1), object));
+      epoch += 1;
+      events.emit("epoch", { epoch });
+    },
+    swap(slot, pin) {
+      for (const [session, where] of [...sessions]) if (where === slot) endSession(session);
+      users.delete(slot);
+      host.pins.set(slot, pin);
+      events.emit("token-gone", { slot });
+      events.emit("token-in", { slot });
+    },
+    reset: (slot) => void users.delete(slot),
+  };
+  return host;
+}
+
+/** The attributes of an object with this class, label and privacy. */
+export function fakeAttributes(cls: bigint, label: string, isPrivate: boolean): Attribute[] {
+  const bytes = (type: number, value: Buffer): Attribute => ({ type, value, length: value.length });
+  return [
+    ulongAttribute(CKA.CKA_CLASS, cls),
+    bytes(CKA.CKA_PRIVATE, Buffer.from([isPrivate ? 1 : 0])),
+    bytes(CKA.CKA_LABEL, Buffer.from(label)),
+  ];
+}
+
+/** The origin of a forward to this destination. */
+export function forwardOrigin(destination: string, port = 22): Origin {
+  return { kind: "forward", destination, user: "ops", host: destination, port, hostKeySha256: "SHA256:x", connectId: "1" };
+}

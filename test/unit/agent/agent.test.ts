@@ -1,0 +1,132 @@
+/*
+ * How the agent takes streams: places, limits, and that each is given back however its stream behaves.
+ */
+import { Duplex } from "node:stream";
+import { expect, test, vi } from "vitest";
+import { type AgentLimits, createAgent } from "../../../src/agent/agent.js";
+import { PING_OPTIONS } from "../../../src/agent/ping.js";
+import { CKA } from "../../../src/cryptoki/attributes.js";
+import { type CallName, callByName } from "../../../src/cryptoki/calls.js";
+import { CKO } from "../../../src/cryptoki/constants.js";
+import { CKR } from "../../../src/cryptoki/rv.js";
+import type { AnyArgs, Attribute } from "../../../src/cryptoki/types.js";
+import { createP11KitClient } from "../../../src/wire/p11kit/client.js";
+import { encodeFrame } from "../../../src/wire/p11kit/frame.js";
+import { encodeRequest, initializeArgs } from "../../../src/wire/p11kit/requests.js";
+import { createFakeTokenHost, fakeAttributes, forwardOrigin } from "../../support/fake-token-host.js";
+
+async function agentWith(limits: Partial<AgentLimits> = {}) {
+  const host = createFakeTokenHost({ 1: "1234" });
+  host.addObject(1n, fakeAttributes(CKO.CKO_PRIVATE_KEY, "key", true));
+  const inspection = { tokens: [], certificates: [], publicKeys: [] };
+  const agent = await createAgent({ host, key: "all", profile: "sign", pinMode: "ask", inspection, limits });
+  const violations: string[] = [];
+  agent.events.on("violation", ({ reason }) => violations.push(reason));
+  return { agent, host, violations, attach: (stream: Duplex, destination = "bastion") => agent.attach(stream, forwardOrigin(destination)) };
+}
+
+/** A stream whose far side says what it is told to, and reads only when it is let. */
+function peer({ reads = true } = {}) {
+  const got: Buffer[] = [];
+  const stream = new Duplex({
+    writableHighWaterMark: 64,
+    read() {},
+    write(chunk: Buffer, _encoding, done) {
+      got.push(chunk);
+      if (reads) done();
+    },
+  });
+  return { stream, got, say: (...bytes: Buffer[]) => stream.push(Buffer.concat(bytes)), hangUp: () => stream.push(null) };
+}
+
+const request = (name: CallName, args: AnyArgs) =>
+  encodeFrame(1, Buffer.alloc(0), encodeRequest(callByName(name), args, { dialect: "new" }));
+const start = () => Buffer.concat([Buffer.from([2]), request("C_Initialize", initializeArgs() as AnyArgs)]);
+
+test("a client of a forward sees the slots and objects of its key alone, no secret of it, and not who serves it", async () => {
+  const host = createFakeTokenHost({ 1: "1234", 2: "5678" });
+  const value: Attribute = { type: CKA.CKA_PRIVATE_EXPONENT, value: Buffer.from("d"), length: 1 };
+  for (const label of ["mine", "other"]) host.addObject(1n, [...fakeAttributes(CKO.CKO_PRIVATE_KEY, label, false), value]);
+  const token = { slot: 1n, label: "work", manufacturer: "", model: "", serial: "", uri: "pkcs11:token=work", flags: 0n };
+  const inspection = { tokens: [token], certificates: [], publicKeys: [] };
+  const key = "pkcs11:token=work;object=mine;type=private";
+  const agent = await createAgent({ host, key, profile: "sign", pinMode: "ask", inspection });
+  const { stream, got, hangUp } = peer();
+  agent.attach(stream, forwardOrigin("bastion"));
+  const client = createP11KitClient({ write: (bytes) => stream.push(bytes), end: hangUp, frameOptions: PING_OPTIONS });
+  let taken = 0;
+  const pump = setInterval(() => {
+    while (taken < got.length) client.push(Buffer.from(got[taken++] ?? []));
+  }, 1);
+  const ctx = { client: "test", origin: forwardOrigin("bastion"), signal: new AbortController().signal };
+  await client.call("C_Initialize", initializeArgs(), ctx);
+  expect(client.lastReplyOptions).toHaveLength(0);
+  expect((await client.call("C_GetSlotList", { tokenPresent: 1, room: 9 }, ctx)).slots).toEqual([1n]);
+  const { session = 0n } = await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx);
+  await client.call("C_FindObjectsInit", { session, template: [] }, ctx);
+  const { objects } = await client.call("C_FindObjects", { session, room: 9 }, ctx);
+  expect(objects).toHaveLength(1);
+  const object = (objects as readonly bigint[])[0] ?? 0n;
+  const query = [CKA.CKA_LABEL, CKA.CKA_PRIVATE_EXPONENT].map((type) => ({ type, room: 9 }));
+  const read = await client.call("C_GetAttributeValue", { session, object, query }, ctx);
+  expect([read.rv, read.attributes?.map(({ length }) => length)]).toEqual([CKR.CKR_ATTRIBUTE_SENSITIVE, [4, -1]]);
+  clearInterval(pump);
+  await agent.close();
+});
+
+test("a stream that has gone before it was attached takes no place", async () => {
+  const { agent, attach } = await agentWith();
+  const { stream } = peer();
+  stream.destroy();
+  await new Promise((resolve) => stream.once("close", resolve));
+  attach(stream);
+  expect(agent.clients).toBe(0);
+  await agent.close();
+});
+
+test("a peer that ends its side and reads nothing does not keep its place", async () => {
+  const { agent, host, attach } = await agentWith({ lingerMs: 50 });
+  const { stream, say, hangUp } = peer({ reads: false });
+  attach(stream);
+  say(start(), request("C_OpenSession", { slot: 1n, flags: 4n }), request("C_GetInfo", {}));
+  hangUp();
+  expect(agent.clients).toBe(1);
+  await vi.waitFor(() => expect(agent.clients).toBe(0), { timeout: 2000 });
+  expect(host.sessions.size).toBe(0);
+  await agent.close();
+});
+
+test("a client that hangs up gives its sessions back, and its place", async () => {
+  const { agent, host, attach } = await agentWith();
+  const { stream, got, say, hangUp } = peer();
+  attach(stream);
+  say(start(), request("C_OpenSession", { slot: 1n, flags: 4n }));
+  await vi.waitFor(() => expect(got).toHaveLength(3));
+  expect(host.sessions.size).toBe(1);
+  hangUp();
+  await vi.waitFor(() => expect(agent.clients).toBe(0));
+  expect(host.sessions.size).toBe(0);
+  await agent.close();
+});
+
+test("one destination has so many places and leaves the others theirs", async () => {
+  const { agent, violations, attach } = await agentWith({ maxClientsPerDestination: 1, maxClients: 2 });
+  const streams = ["a", "a", "b", "c"].map((destination) => {
+    const { stream } = peer();
+    attach(stream, destination);
+    return stream;
+  });
+  expect(streams.map((stream) => stream.destroyed)).toEqual([false, true, false, true]);
+  expect(violations).toEqual(["too many clients", "too many clients"]);
+  await agent.close();
+  expect(agent.clients).toBe(0);
+});
+
+test("a stream without a version byte is closed in time", async () => {
+  const { agent, violations, attach } = await agentWith({ versionByteTimeoutMs: 30 });
+  const { stream } = peer();
+  attach(stream);
+  await vi.waitFor(() => expect(agent.clients).toBe(0));
+  expect(violations).toEqual(["no version byte in 0.03 s"]);
+  await agent.close();
+});
