@@ -15,6 +15,7 @@ import { exposeKey } from "./exposure.js";
 import { agentContext, type Inspection, inspectToken } from "./inspect.js";
 import { answerPing } from "./ping.js";
 import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
+import { watchTokens } from "./token-watch.js";
 
 export interface AgentOptions {
   readonly host: TokenHost;
@@ -102,7 +103,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
 
   // With every token of the module in play, slots come and go as the module says; else only the chosen ones exist.
   const everySlot = selector === null && options.key === "all";
-  const slotVisible = (slot: bigint) => everySlot || exposure.slots.has(slot);
+  const watch = watchTokens(host, inspection.tokens, stopping.signal);
+  const slotVisible = (slot: bigint) => everySlot || (exposure.slots.has(slot) && watch.isSame(slot));
   const visibility = {
     slot: slotVisible,
     object: exposure.object,
@@ -110,6 +112,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
   };
 
   const stops = [
+    watch.close,
     host.events.on("prompt", (prompt) => events.emit("prompt", prompt)),
     host.events.on("fault", (fault) => events.emit("fault", fault)),
   ];

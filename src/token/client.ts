@@ -197,6 +197,8 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
       if (call.args[0] !== "session") return (await withoutSession(call, given, ctx)) as never;
       const session = table.get(given["session"] as bigint);
       if (session === undefined) return fail(CKR.CKR_SESSION_HANDLE_INVALID) as never;
+      // What was opened on a token that is hidden by now must not go on, on whatever lies in that slot.
+      if (!visibility.slot(session.slot) && name !== "C_CloseSession") return fail(CKR.CKR_DEVICE_REMOVED) as never;
       const answer = session.tail.then(() =>
         table.get(session.handle) === session ? inSession(session, call, given, ctx) : fail(CKR.CKR_SESSION_HANDLE_INVALID),
       );

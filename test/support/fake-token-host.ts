@@ -36,8 +36,10 @@ export interface FakeTokenHost extends TokenHost {
   addObject(slot: bigint, attributes: readonly Attribute[]): bigint;
   /** Another process: no session, no log-in, and the token's objects under other handles than before. */
   restart(): void;
+  /** Serial numbers by slot; empty where there is none. */
+  readonly serials: Map<bigint, string>;
   /** The token is pulled and another, or the same, put in. */
-  swap(slot: bigint, pin: string): void;
+  swap(slot: bigint, pin: string, serial?: string): void;
   /** The card forgets its log-in. */
   reset(slot: bigint): void;
 }
@@ -48,6 +50,13 @@ function lowest(taken: { has(handle: bigint): boolean }): bigint {
   while (taken.has(handle)) handle += 1n;
   return handle;
 }
+
+const tokenNames = (serial: string) => ({
+  label: Buffer.from("work"),
+  manufacturer: Buffer.alloc(0),
+  model: Buffer.alloc(0),
+  serial: Buffer.from(serial),
+});
 
 export function createFakeTokenHost(pins: Readonly<Record<number, string>>): FakeTokenHost {
   const events = createEmitter<HostEvents>();
@@ -146,7 +155,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
       case "C_GetSlotList":
         return { rv: CKR.CKR_OK, slots: [...host.pins.keys()] };
       case "C_GetTokenInfo":
-        return { rv: CKR.CKR_OK, flags: host.flags };
+        return { rv: CKR.CKR_OK, flags: host.flags, ...tokenNames(host.serials.get(args["slot"] as bigint) ?? "") };
       case "C_OpenSession": {
         const handle = lowest(sessions);
         sessions.set(handle, args["slot"] as bigint);
@@ -161,6 +170,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
 
   const host: FakeTokenHost = {
     pins: new Map(Object.entries(pins).map(([slot, pin]) => [BigInt(slot), pin])),
+    serials: new Map(),
     flags: CKF.CKF_TOKEN_INITIALIZED,
     tries: 0,
     asked: [],
@@ -214,7 +224,8 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
       epoch += 1;
       events.emit("epoch", { epoch });
     },
-    swap(slot, pin) {
+    swap(slot, pin, serial = host.serials.get(slot) ?? "") {
+      host.serials.set(slot, serial);
       for (const [session, where] of [...sessions]) if (where === slot) endSession(session);
       users.delete(slot);
       host.pins.set(slot, pin);

@@ -4,6 +4,7 @@
 import { Duplex } from "node:stream";
 import { expect, test, vi } from "vitest";
 import { type AgentLimits, createAgent } from "../../../src/agent/agent.js";
+import { agentContext, listTokens } from "../../../src/agent/inspect.js";
 import { PING_OPTIONS } from "../../../src/agent/ping.js";
 import { CKA } from "../../../src/cryptoki/attributes.js";
 import { type CallName, callByName } from "../../../src/cryptoki/calls.js";
@@ -13,7 +14,7 @@ import type { AnyArgs, Attribute } from "../../../src/cryptoki/types.js";
 import { createP11KitClient } from "../../../src/wire/p11kit/client.js";
 import { encodeFrame } from "../../../src/wire/p11kit/frame.js";
 import { encodeRequest, initializeArgs } from "../../../src/wire/p11kit/requests.js";
-import { createFakeTokenHost, fakeAttributes, forwardOrigin } from "../../support/fake-token-host.js";
+import { createFakeTokenHost, type FakeTokenHost, fakeAttributes, forwardOrigin } from "../../support/fake-token-host.js";
 
 async function agentWith(limits: Partial<AgentLimits> = {}) {
   const host = createFakeTokenHost({ 1: "1234" });
@@ -43,14 +44,12 @@ const request = (name: CallName, args: AnyArgs) =>
   encodeFrame(1, Buffer.alloc(0), encodeRequest(callByName(name), args, { dialect: "new" }));
 const start = () => Buffer.concat([Buffer.from([2]), request("C_Initialize", initializeArgs() as AnyArgs)]);
 
-test("a client of a forward sees the slots and objects of its key alone, no secret of it, and not who serves it", async () => {
-  const host = createFakeTokenHost({ 1: "1234", 2: "5678" });
-  const value: Attribute = { type: CKA.CKA_PRIVATE_EXPONENT, value: Buffer.from("d"), length: 1 };
-  for (const label of ["mine", "other"]) host.addObject(1n, [...fakeAttributes(CKO.CKO_PRIVATE_KEY, label, false), value]);
-  const token = { slot: 1n, label: "work", manufacturer: "", model: "", serial: "", uri: "pkcs11:token=work", flags: 0n };
-  const inspection = { tokens: [token], certificates: [], publicKeys: [] };
+/** A stock-like client of a new agent for the key labelled `mine` on slot 1, connected through its own wire. */
+async function clientOf(host: FakeTokenHost) {
+  const inspection = { tokens: await listTokens(host, agentContext(new AbortController().signal)), certificates: [], publicKeys: [] };
   const key = "pkcs11:token=work;object=mine;type=private";
-  const agent = await createAgent({ host, key, profile: "sign", pinMode: "ask", inspection });
+  const one = { ...inspection, tokens: inspection.tokens.filter((token) => token.slot === 1n) };
+  const agent = await createAgent({ host, key, profile: "sign", pinMode: "ask", inspection: one });
   const { stream, got, hangUp } = peer();
   agent.attach(stream, forwardOrigin("bastion"));
   const client = createP11KitClient({ write: (bytes) => stream.push(bytes), end: hangUp, frameOptions: PING_OPTIONS });
@@ -60,8 +59,21 @@ test("a client of a forward sees the slots and objects of its key alone, no secr
   }, 1);
   const ctx = { client: "test", origin: forwardOrigin("bastion"), signal: new AbortController().signal };
   await client.call("C_Initialize", initializeArgs(), ctx);
+  const slots = async () => (await client.call("C_GetSlotList", { tokenPresent: 1, room: 9 }, ctx)).slots;
+  const close = async () => {
+    clearInterval(pump);
+    await agent.close();
+  };
+  return { agent, client, ctx, slots, close };
+}
+
+test("a client of a forward sees the slots and objects of its key alone, no secret of it, and not who serves it", async () => {
+  const host = createFakeTokenHost({ 1: "1234", 2: "5678" });
+  const value: Attribute = { type: CKA.CKA_PRIVATE_EXPONENT, value: Buffer.from("d"), length: 1 };
+  for (const label of ["mine", "other"]) host.addObject(1n, [...fakeAttributes(CKO.CKO_PRIVATE_KEY, label, false), value]);
+  const { client, ctx, slots, close } = await clientOf(host);
   expect(client.lastReplyOptions).toHaveLength(0);
-  expect((await client.call("C_GetSlotList", { tokenPresent: 1, room: 9 }, ctx)).slots).toEqual([1n]);
+  expect(await slots()).toEqual([1n]);
   const { session = 0n } = await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx);
   await client.call("C_FindObjectsInit", { session, template: [] }, ctx);
   const { objects } = await client.call("C_FindObjects", { session, room: 9 }, ctx);
@@ -70,8 +82,23 @@ test("a client of a forward sees the slots and objects of its key alone, no secr
   const query = [CKA.CKA_LABEL, CKA.CKA_PRIVATE_EXPONENT].map((type) => ({ type, room: 9 }));
   const read = await client.call("C_GetAttributeValue", { session, object, query }, ctx);
   expect([read.rv, read.attributes?.map(({ length }) => length)]).toEqual([CKR.CKR_ATTRIBUTE_SENSITIVE, [4, -1]]);
-  clearInterval(pump);
-  await agent.close();
+  await close();
+});
+
+test("a token swapped for another one closes its slot and what was open on it, until the same token is back", async () => {
+  const host = createFakeTokenHost({ 1: "1234" });
+  host.serials.set(1n, "A");
+  host.addObject(1n, fakeAttributes(CKO.CKO_PRIVATE_KEY, "mine", false));
+  const { client, ctx, slots, close } = await clientOf(host);
+  const { session = 0n } = await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx);
+  host.swap(1n, "5678", "B");
+  expect(await slots()).toEqual([]);
+  expect((await client.call("C_FindObjectsInit", { session, template: [] }, ctx)).rv).toBe(CKR.CKR_DEVICE_REMOVED);
+  expect((await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx)).rv).toBe(CKR.CKR_SLOT_ID_INVALID);
+  host.swap(1n, "1234", "A");
+  await vi.waitFor(async () => expect(await slots()).toEqual([1n]));
+  expect((await client.call("C_FindObjectsInit", { session, template: [] }, ctx)).rv).toBe(CKR.CKR_OK);
+  await close();
 });
 
 test("a stream that has gone before it was attached takes no place", async () => {
