@@ -3,7 +3,7 @@
  * never print anything but the address on stdout, and never outlive the removal of its socket.
  */
 import type { Duplex } from "node:stream";
-import type { AgentPort } from "../agent/agent.js";
+import type { AgentOptions, AgentPort } from "../agent/agent.js";
 import type { Listening } from "../agent/listen.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
@@ -21,14 +21,7 @@ export interface AgentRunOptions extends TokenOptions {
 /** The parts it is made of; the real ones, or a test's. */
 export interface AgentRunParts {
   createTokenHost(options: TokenHostOptions): Promise<TokenHost>;
-  createAgent(options: {
-    host: TokenHost;
-    token: string | null;
-    key: string | null;
-    profile: TokenOptions["profile"];
-    allowRawRsa: boolean;
-    pinMode: "ask" | "client";
-  }): Promise<AgentPort>;
+  createAgent(options: AgentOptions): Promise<AgentPort>;
   listenOn(options: { path: string; onStream(stream: Duplex): void }): Promise<Listening>;
   /** The path as p11-kit writes an address. */
   addressOf(path: string): string;

@@ -4,7 +4,7 @@
  * and no PIN ever passes through it.
  */
 import { randomBytes } from "node:crypto";
-import type { AgentPort } from "../agent/agent.js";
+import type { AgentOptions, AgentPort } from "../agent/agent.js";
 import type { Inspection } from "../agent/inspect.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
@@ -35,15 +35,7 @@ export interface ConnectOptions extends TokenOptions {
 export interface ConnectParts {
   createTokenHost(options: TokenHostOptions): Promise<TokenHost>;
   inspectToken(host: TokenHost, token: string | null, signal: AbortSignal): Promise<Inspection>;
-  createAgent(options: {
-    host: TokenHost;
-    token: string | null;
-    key: string | null;
-    profile: TokenOptions["profile"];
-    allowRawRsa: boolean;
-    pinMode: "ask" | "client";
-    inspection: Inspection;
-  }): Promise<AgentPort>;
+  createAgent(options: AgentOptions): Promise<AgentPort>;
   resolveSshSettings(destination: string, options: ResolveOptions): Promise<SshSettings>;
   openForward(options: ForwardOptions): Promise<Forward>;
   workstationId(): string;

@@ -2,7 +2,7 @@
  * The calls that tell about the module, its slots and tokens: from what pkcs11js decoded back to the exact bytes and
  * widths of the C structs, because layers above serve them to C programs.
  */
-import type { CallName } from "../../cryptoki/calls.js";
+import { type CallName, callByName, splitSignature } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { CallResult, Version } from "../../cryptoki/types.js";
 import { handleBytes, handleValue, Refusal, u32, ulong } from "./arguments.js";
@@ -34,6 +34,11 @@ function list(values: readonly bigint[], room: unknown): { rv: number; values: r
   if (typeof room !== "number" || !Number.isInteger(room) || room < 0) throw new Refusal(CKR.CKR_ARGUMENTS_BAD);
   return room < values.length ? { rv: CKR.CKR_BUFFER_TOO_SMALL, values: values.length } : { rv: CKR.CKR_OK, values };
 }
+
+const TOKEN_INFO = callByName("C_GetTokenInfo");
+const ELEMENTS = splitSignature(TOKEN_INFO.response);
+/** pkcs11js names these fields as the calls table does. */
+const TOKEN_NUMBERS = TOKEN_INFO.outs.filter((_, index) => ELEMENTS[index] === "u");
 
 /** Handlers of the class `information` that take no session. */
 export function createInformationHandlers(native: NativeModule): Partial<Record<CallName, Handler>> {
@@ -69,26 +74,13 @@ export function createInformationHandlers(native: NativeModule): Partial<Record<
     },
     C_GetTokenInfo: (args) => {
       const value = info("C_GetTokenInfo", slotArgument(args));
-      const numbers = [
-        "flags",
-        "maxSessionCount",
-        "sessionCount",
-        "maxRwSessionCount",
-        "rwSessionCount",
-        "maxPinLen",
-        "minPinLen",
-        "totalPublicMemory",
-        "freePublicMemory",
-        "totalPrivateMemory",
-        "freePrivateMemory",
-      ];
       return {
         rv: CKR.CKR_OK,
         label: padded(value["label"], 32),
         manufacturer: padded(value["manufacturerID"], 32),
         model: padded(value["model"], 16),
         serial: padded(value["serialNumber"], 16),
-        ...Object.fromEntries(numbers.map((name) => [name, ulong(value[name])])),
+        ...Object.fromEntries(TOKEN_NUMBERS.map((name) => [name, ulong(value[name])])),
         hardwareVersion: value["hardwareVersion"] as Version,
         firmwareVersion: value["firmwareVersion"] as Version,
         utcTime: padded(value["utcTime"], 16),
