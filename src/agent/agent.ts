@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { createEmitter, type Emitter } from "../base/events.js";
+import { localContext } from "../cryptoki/local-context.js";
 import type { CallContext, Origin } from "../cryptoki/types.js";
 import { createTokenBroker } from "../token/broker.js";
 import type { TokenHost, UnlockResult } from "../token/host/host.js";
@@ -12,7 +13,7 @@ import type { PinMode } from "../token/login.js";
 import { createP11KitServer } from "../wire/p11kit/server.js";
 import { createAudit, type KeyUse } from "./audit.js";
 import { exposeKey } from "./exposure.js";
-import { agentContext, type Inspection, inspectToken } from "./inspect.js";
+import { type Inspection, inspectToken } from "./inspect.js";
 import { answerPing } from "./ping.js";
 import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
 import { watchTokens } from "./token-watch.js";
@@ -216,13 +217,13 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     async slots() {
       // Asked as a client asks, for it is compared with what one sees.
       const looking = broker.createClient("agent", visibility);
-      const { slots } = await looking.call("C_GetSlotList", { tokenPresent: 1, room: MAX_SLOTS }, agentContext(stopping.signal));
+      const { slots } = await looking.call("C_GetSlotList", { tokenPresent: 1, room: MAX_SLOTS }, localContext("agent", stopping.signal));
       await looking.close();
       return Array.isArray(slots) ? (slots as readonly bigint[]) : [];
     },
     async unlock(given, signal) {
       const origin: Origin = { ...given, connectId: "unlock" };
-      const ctx: CallContext = { ...agentContext(signal), origin };
+      const ctx: CallContext = { ...localContext("agent", signal), origin };
       const slot = inspection.tokens.map((token) => token.slot).find(slotVisible);
       if (slot === undefined) return { rv: 0, asked: false };
       return broker.login.unlock(slot, ctx);

@@ -4,8 +4,9 @@
  */
 import { TokenfwdError } from "../base/errors.js";
 import { paddedText, printable } from "../base/printable.js";
-import { bytesAttribute, CKA, findBool, findBytes, ulongAttribute } from "../cryptoki/attributes.js";
+import { boolAttribute, CKA, findBool, findBytes, ulongAttribute } from "../cryptoki/attributes.js";
 import { CKF, CKO } from "../cryptoki/constants.js";
+import { localContext } from "../cryptoki/local-context.js";
 import { CKR, rvName } from "../cryptoki/rv.js";
 import type { CallContext } from "../cryptoki/types.js";
 import { matchesToken, objectUri, parseSelector, type TokenIdentity, tokenUri } from "../cryptoki/uri.js";
@@ -38,12 +39,6 @@ export interface Inspection {
 const MAX_SLOTS = 1_024;
 const MAX_LABEL_BYTES = 4_096;
 
-/** The context of what the agent does for itself. */
-export function agentContext(signal: AbortSignal): CallContext {
-  const origin = { kind: "local", destination: null, user: null, host: null, port: null, hostKeySha256: null, connectId: "agent" } as const;
-  return { client: "agent", origin, signal };
-}
-
 /** The initialised tokens of a module, each as it describes itself. Throws E_MODULE_FAULT when the module cannot say. */
 export async function listTokens(host: TokenHost, ctx: CallContext): Promise<TokenSummary[]> {
   const { rv, slots } = await host.cryptoki.call("C_GetSlotList", { tokenPresent: 1, room: MAX_SLOTS }, ctx);
@@ -70,7 +65,7 @@ export async function listTokens(host: TokenHost, ctx: CallContext): Promise<Tok
 }
 
 /** True when `selector`, a label or a pkcs11: URI, means this token; null means every token. */
-export function selectsToken(selector: string | null, token: TokenIdentity): boolean {
+function selectsToken(selector: string | null, token: TokenIdentity): boolean {
   if (selector === null) return true;
   return /^pkcs11:/i.test(selector) ? matchesToken(parseSelector(selector), token) : token.label === selector;
 }
@@ -83,7 +78,7 @@ async function publicObjects(host: TokenHost, token: TokenSummary, ctx: CallCont
   }
   const found: PublicObject[] = [];
   for (const cls of [CKO.CKO_CERTIFICATE, CKO.CKO_PUBLIC_KEY]) {
-    const template = [ulongAttribute(CKA.CKA_CLASS, cls), bytesAttribute(CKA.CKA_TOKEN, Buffer.from([1]))];
+    const template = [ulongAttribute(CKA.CKA_CLASS, cls), boolAttribute(CKA.CKA_TOKEN, true)];
     const { objects } = await findAll(host.cryptoki, session, template, ctx);
     for (const object of objects) {
       const query = [CKA.CKA_PRIVATE, CKA.CKA_LABEL, CKA.CKA_ID].map((type) => ({ type, room: MAX_LABEL_BYTES }));
@@ -109,7 +104,7 @@ export async function inspectToken(
   token: string | null = null,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Inspection> {
-  const ctx = agentContext(signal);
+  const ctx = localContext("agent", signal);
   const all = await listTokens(host, ctx);
   const tokens = all.filter((each) => selectsToken(token, each));
   if (tokens.length === 0) {

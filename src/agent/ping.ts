@@ -4,7 +4,7 @@
  * and what it learns is the peer's own word: good for a message, never for a decision about trust.
  */
 import { connect } from "node:net";
-import type { CallContext } from "../cryptoki/types.js";
+import { localContext } from "../cryptoki/local-context.js";
 import { createP11KitClient } from "../wire/p11kit/client.js";
 import { initializeArgs } from "../wire/p11kit/requests.js";
 
@@ -61,8 +61,7 @@ export function pingSocket(path: string, timeoutMs = 3000): Promise<PingAnswer> 
     socket.on("data", (chunk) => client.push(chunk));
     socket.on("close", () => settle(silent("it closes the connection without an answer")));
     socket.once("connect", () => {
-      const ctx: CallContext = { client: "ping", origin: OWN_ORIGIN, signal: abort.signal };
-      client.call("C_Initialize", initializeArgs(), ctx).then(
+      client.call("C_Initialize", initializeArgs(), localContext("ping", abort.signal)).then(
         () => {
           const named = ANSWER.exec(client.lastReplyOptions?.toString("latin1") ?? "");
           settle(named ? { kind: "tokenfwd", pid: Number(named[1]) } : silent("it does not speak p11-kit"));
@@ -72,13 +71,3 @@ export function pingSocket(path: string, timeoutMs = 3000): Promise<PingAnswer> 
     });
   });
 }
-
-const OWN_ORIGIN = {
-  kind: "local",
-  destination: null,
-  user: null,
-  host: null,
-  port: null,
-  hostKeySha256: null,
-  connectId: "ping",
-} as const;

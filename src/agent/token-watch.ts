@@ -2,8 +2,9 @@
  * Closes a slot when its token is pulled, until the same token is seen in it: a key is exposed by slot and id, and another
  * token may have a key with that id. Fail closed: between the two, and when nobody can tell, the slot stays closed.
  */
+import { localContext } from "../cryptoki/local-context.js";
 import type { TokenHost } from "../token/host/host.js";
-import { agentContext, listTokens, type TokenSummary } from "./inspect.js";
+import { listTokens, type TokenSummary } from "./inspect.js";
 
 export interface TokenWatch {
   /** False while the slot of one of these tokens may hold another one. */
@@ -17,7 +18,7 @@ export function watchTokens(host: TokenHost, tokens: readonly TokenSummary[], si
   const closed = new Set<bigint>();
 
   async function look(slot: bigint): Promise<void> {
-    const seen = await listTokens(host, agentContext(signal)).catch(() => []);
+    const seen = await listTokens(host, localContext("agent", signal)).catch(() => []);
     if (seen.find((token) => token.slot === slot)?.uri === uris.get(slot)) closed.delete(slot);
   }
 

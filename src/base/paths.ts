@@ -19,13 +19,13 @@ export interface PathEnvironment {
 }
 
 /** The process's own surroundings. */
-export function processPaths(): PathEnvironment {
+function processPaths(): PathEnvironment {
   return { env: process.env, platform: process.platform, uid: process.geteuid?.() ?? 0, home: homedir() };
 }
 
 /** The longest socket path a kernel takes, in bytes without the terminating NUL (sun_path is 108 on Linux, 104 elsewhere). */
-export function maxSocketPathBytes(platform: NodeJS.Platform = process.platform): number {
-  return platform === "linux" ? 107 : 103;
+export function maxSocketPathBytes(system: string = process.platform): number {
+  return system === "linux" ? 107 : 103;
 }
 
 /** lstat, null when there is nothing; every other failure is thrown as it is. */

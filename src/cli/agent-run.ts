@@ -7,6 +7,7 @@ import type { AgentOptions, AgentPort } from "../agent/agent.js";
 import type { Listening } from "../agent/listen.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { LOCAL_ORIGIN } from "../cryptoki/local-context.js";
 import type { TokenHost, TokenHostOptions } from "../token/host/host.js";
 import { reportActivity } from "./activity.js";
 import type { EventStream } from "./event-stream.js";
@@ -36,8 +37,6 @@ export interface AgentRunSurroundings {
   readonly lifetime: Lifetime;
 }
 
-const LOCAL = { kind: "local", destination: null, user: null, host: null, port: null, hostKeySha256: null } as const;
-
 /** Runs it to its end. Answers the exit status; what went wrong has been said, and everything is closed. */
 export async function agentRun(options: AgentRunOptions, around: AgentRunSurroundings, parts: AgentRunParts): Promise<number> {
   const { ui, events, lifetime, log } = around;
@@ -52,7 +51,7 @@ export async function agentRun(options: AgentRunOptions, around: AgentRunSurroun
     const agent = await parts.createAgent({ host, token, key: options.key ?? "all", profile, allowRawRsa, pinMode });
     lifetime.defer(() => agent.close());
     lifetime.defer(reportActivity({ agent, events, ui, log }));
-    const listening = await parts.listenOn({ path: options.socket, onStream: (stream) => void agent.attach(stream, LOCAL) });
+    const listening = await parts.listenOn({ path: options.socket, onStream: (stream) => void agent.attach(stream, LOCAL_ORIGIN) });
     lifetime.defer(() => listening.close());
     lifetime.signal.throwIfAborted();
     ready = true;

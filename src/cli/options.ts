@@ -31,7 +31,7 @@ export interface RawTokenOptions {
 }
 
 /** Where well-known modules lie on Debian, Fedora, Arch, Alpine, FreeBSD and macOS. */
-export const WELL_KNOWN_MODULES: readonly string[] = [
+const WELL_KNOWN_MODULES: readonly string[] = [
   "/usr/lib/x86_64-linux-gnu",
   "/usr/lib/aarch64-linux-gnu",
   "/usr/lib64",

@@ -11,7 +11,7 @@ export interface UseLines {
 }
 
 /** Lines a second that one client may fill. */
-export const MAX_LINES_PER_SECOND = 10;
+const MAX_LINES_PER_SECOND = 10;
 const WINDOW_MS = 1000;
 
 interface Window {

@@ -135,21 +135,14 @@ const ROWS = [
 
 type AttributeName = (typeof ROWS)[number][1];
 
-const KINDS: ReadonlyMap<number, { readonly name: string; readonly kind: AttributeKind }> = new Map(
-  ROWS.map(([type, name, kind]) => [type, { name, kind }]),
-);
+const KINDS: ReadonlyMap<number, AttributeKind> = new Map(ROWS.map(([type, _name, kind]) => [type, kind]));
 
 /** CKA_ constants by name. */
 export const CKA = Object.fromEntries(ROWS.map(([type, name]) => [name, type])) as Readonly<Record<AttributeName, number>>;
 
 /** The kind of an attribute; `bytes` for every type that is not in the table. */
 export function attributeKind(type: number): AttributeKind {
-  return KINDS.get(type)?.kind ?? "bytes";
-}
-
-/** The CKA_ name, or `0x...` where there is none. */
-export function attributeName(type: number): string {
-  return KINDS.get(type)?.name ?? `0x${type.toString(16)}`;
+  return KINDS.get(type) ?? "bytes";
 }
 
 /** An attribute with a value of bytes; it keeps the buffer. */

@@ -5,7 +5,7 @@
 import { TokenfwdError } from "../base/errors.js";
 import { printable, shellWord } from "../base/printable.js";
 import { within } from "../base/within.js";
-import { p11KitAddress } from "./address.js";
+import { p11KitAddress } from "../wire/p11kit/address.js";
 import { forwardRefused } from "./causes.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";

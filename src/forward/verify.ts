@@ -5,8 +5,8 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
+import { localContext } from "../cryptoki/local-context.js";
 import { CKR } from "../cryptoki/rv.js";
-import type { CallContext } from "../cryptoki/types.js";
 import { createP11KitClient } from "../wire/p11kit/client.js";
 import { initializeArgs } from "../wire/p11kit/requests.js";
 
@@ -63,11 +63,7 @@ export async function verifyStream(stream: Duplex, watch: NonceWatch, expectedSl
   stream.on("error", () => client.closed());
   stream.on("end", () => client.closed());
   stream.on("close", () => client.closed());
-  const ctx: CallContext = {
-    client: "verify",
-    origin: { kind: "local", destination: null, user: null, host: null, port: null, hostKeySha256: null, connectId: "verify" },
-    signal: abort.signal,
-  };
+  const ctx = localContext("verify", abort.signal);
   let answered = false;
   client.negotiated.then(
     () => {

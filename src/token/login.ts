@@ -149,6 +149,12 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
 
   const isHeld = (state: SlotState) => state.real !== null && state.real.epoch === host.epoch && state.clients.size > 0;
 
+  /** Keeps what the next client's PIN is checked against. */
+  async function accept(state: SlotState, pin: Buffer): Promise<void> {
+    const salt = randomBytes(16);
+    state.accepted = { salt, hash: await derive(pin, salt, SCRYPT_BYTES) };
+  }
+
   /** C_Login with a client's PIN: checked by the token, or against the PIN it accepted from another client. */
   async function loginPassing(slot: bigint, open: OpenSession, userType: bigint, pin: Buffer, ctx: CallContext): Promise<number> {
     const state = stateOf(slot);
@@ -165,8 +171,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     // Whoever was in before has lost that log-in, and this may be another token.
     state.clients.clear();
     state.clients.add(ctx.client);
-    const salt = randomBytes(16);
-    state.accepted = { salt, hash: await derive(pin, salt, SCRYPT_BYTES) };
+    await accept(state, pin);
     return rv;
   }
 
@@ -263,8 +268,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     async pinChanged(slot, newPin) {
       const state = stateOf(slot);
       if (state.accepted === null || newPin === null) return;
-      const salt = randomBytes(16);
-      state.accepted = { salt, hash: await derive(newPin, salt, SCRYPT_BYTES) };
+      await accept(state, newPin);
     },
     leave: (client) => void refusals.delete(client),
     drop,

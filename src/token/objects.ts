@@ -3,7 +3,7 @@
  * object *is* does not, so a virtual handle holds an identity and the real one is found again on demand.
  * Shared by all clients of a module. It must never hand one client's session object to another.
  */
-import { bytesAttribute, CKA, findBool, findBytes, findUlong } from "../cryptoki/attributes.js";
+import { boolAttribute, bytesAttribute, CKA, findBool, findBytes, findUlong, ulongAttribute } from "../cryptoki/attributes.js";
 import { CKO } from "../cryptoki/constants.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { Attribute, CallContext, Cryptoki } from "../cryptoki/types.js";
@@ -53,7 +53,7 @@ export interface ObjectRegistry {
 }
 
 /** At most this many objects are listed for one search; a token with more answers CKR_DEVICE_MEMORY. */
-export const MAX_FOUND = 16_384;
+const MAX_FOUND = 16_384;
 const FIND_CHUNK = 512;
 const MAX_VALUE_BYTES = 65_536;
 
@@ -153,11 +153,9 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
       const last = handleOf.get(record);
       if (last !== undefined && fresh({ record, age: last.age }, age)) return last.real;
       if (record.owner !== null) return null; // a session object died with its session
-      const cls = Buffer.alloc(8);
-      cls.writeBigUInt64LE(record.class);
       const template = [
-        bytesAttribute(CKA.CKA_CLASS, cls),
-        bytesAttribute(CKA.CKA_TOKEN, Buffer.from([1])),
+        ulongAttribute(CKA.CKA_CLASS, record.class),
+        boolAttribute(CKA.CKA_TOKEN, true),
         bytesAttribute(CKA.CKA_LABEL, record.label),
       ];
       if (record.id.length > 0) template.push(bytesAttribute(CKA.CKA_ID, record.id));

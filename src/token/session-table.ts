@@ -9,7 +9,7 @@ import type { AnyResult, CallContext } from "../cryptoki/types.js";
 import type { Shared } from "./broker.js";
 
 /** Sessions one client may hold; one more is CKR_SESSION_COUNT. */
-export const MAX_SESSIONS_PER_CLIENT = 256;
+const MAX_SESSIONS_PER_CLIENT = 256;
 /** CK_INVALID_HANDLE. */
 export const NO_HANDLE = 0n;
 

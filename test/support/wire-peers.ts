@@ -4,19 +4,12 @@
  */
 import { createEmitter } from "../../src/base/events.js";
 import type { CallName } from "../../src/cryptoki/calls.js";
+import { LOCAL_ORIGIN } from "../../src/cryptoki/local-context.js";
 import { CKR } from "../../src/cryptoki/rv.js";
 import type { AnyArgs, AnyResult, CallContext, Cryptoki, Origin } from "../../src/cryptoki/types.js";
 import { createP11KitServer, type P11KitServer, type P11KitServerOptions } from "../../src/wire/p11kit/server.js";
 
-export const TEST_ORIGIN: Origin = {
-  kind: "local",
-  destination: null,
-  user: null,
-  host: null,
-  port: null,
-  hostKeySha256: null,
-  connectId: "test",
-};
+export const TEST_ORIGIN: Origin = { ...LOCAL_ORIGIN, connectId: "test" };
 
 type Answer = (args: AnyArgs, ctx: CallContext) => AnyResult | Promise<AnyResult>;
 

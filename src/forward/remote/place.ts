@@ -3,6 +3,7 @@
  * It must never remove or replace a socket that answers, nor anything that is not a socket.
  */
 import { TokenfwdError } from "../../base/errors.js";
+import { maxSocketPathBytes } from "../../base/paths.js";
 import { printable, shellWord } from "../../base/printable.js";
 import type { Transport } from "../transport.js";
 import { answersVersionByte } from "../verify.js";
@@ -62,27 +63,24 @@ export async function probeBastion(helper: Helper): Promise<Probe> {
   };
 }
 
+/** Why the helper's `fit` refused a directory, `missing` aside: that means another thing before and after it was made. */
+const FAULTS: Readonly<Record<string, string>> = {
+  owner: "belongs to somebody else",
+  mode: "is open to others",
+  link: "is a symbolic link",
+  relative: "is not absolute",
+  characters: "holds control characters",
+};
+const fault = (why: string | undefined): string => FAULTS[why ?? ""] ?? "is not a directory";
+
 function explainSkip(text: string, uid: string): string {
   const [name, why] = text.split(" ");
   const what = name === "tmp" ? `/tmp/tokenfwd-${uid}` : name === "run" ? `/run/user/${uid}` : "XDG_RUNTIME_DIR";
-  const reasons: Readonly<Record<string, string>> = {
-    missing: "is missing",
-    owner: "belongs to somebody else",
-    mode: "is open to others",
-    link: "is a symbolic link",
-    relative: "is not absolute",
-    characters: "holds control characters",
-  };
-  return `${what} ${reasons[why ?? ""] ?? "is not a directory"}`;
-}
-
-/** The longest socket path in bytes: sun_path without its final NUL. */
-export function maxSocketPath(os: string): number {
-  return os === "Linux" ? 107 : 103;
+  return `${what} ${why === "missing" ? "is missing" : fault(why)}`;
 }
 
 /** Does anything answer the version byte there? `unknown` when neither sshd nor a program on the bastion lets us look. */
-export async function liveness(
+async function liveness(
   transport: Transport,
   helper: Helper,
   path: string,
@@ -110,14 +108,11 @@ export async function claimPlace(
     const name = number === 1 ? workstationId : `${workstationId}-${number}`;
     const socket = `${probe.runtimeDir}/tokenfwd/${name}/p11.sock`;
     const length = Buffer.byteLength(socket);
-    if (length > maxSocketPath(probe.os)) {
-      throw new TokenfwdError(
-        "E_PATH_TOO_LONG",
-        `the socket's path is ${length} bytes long and ${maxSocketPath(probe.os)} fit: ${printable(socket)}`,
-        {
-          hint: "set XDG_RUNTIME_DIR on the bastion to a shorter directory of yours, mode 0700",
-        },
-      );
+    const longest = maxSocketPathBytes(probe.os.toLowerCase());
+    if (length > longest) {
+      throw new TokenfwdError("E_PATH_TOO_LONG", `the socket's path is ${length} bytes long and ${longest} fit: ${printable(socket)}`, {
+        hint: "set XDG_RUNTIME_DIR on the bastion to a shorter directory of yours, mode 0700",
+      });
     }
     const look = await helper.request("look", name);
     for (const [what, key] of [
@@ -163,13 +158,7 @@ export async function claimPlace(
 }
 
 function unfit(path: string, why: string): TokenfwdError {
-  const text: Readonly<Record<string, string>> = {
-    owner: "belongs to somebody else",
-    mode: "is open to others",
-    link: "is a symbolic link",
-    missing: "cannot be made",
-  };
-  return new TokenfwdError("E_RUNTIME_DIR", `${printable(path)} on the bastion ${text[why] ?? "is not a directory"}`, {
+  return new TokenfwdError("E_RUNTIME_DIR", `${printable(path)} on the bastion ${why === "missing" ? "cannot be made" : fault(why)}`, {
     hint: `on the bastion: ls -ld ${shellWord(path)}; it must be a directory, yours, mode 0700`,
   });
 }

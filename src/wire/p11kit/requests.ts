@@ -34,7 +34,7 @@ const LAYOUTS: ReadonlyMap<number, CallLayout> = new Map(
 );
 
 /** True for the arguments that carry a PIN. */
-export function isSecretName(name: string): boolean {
+function isSecretName(name: string): boolean {
   return name === "pin" || name.endsWith("Pin");
 }
 

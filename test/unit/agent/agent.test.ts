@@ -4,11 +4,12 @@
 import { Duplex } from "node:stream";
 import { expect, test, vi } from "vitest";
 import { type AgentLimits, createAgent } from "../../../src/agent/agent.js";
-import { agentContext, listTokens } from "../../../src/agent/inspect.js";
+import { listTokens } from "../../../src/agent/inspect.js";
 import { PING_OPTIONS } from "../../../src/agent/ping.js";
 import { CKA } from "../../../src/cryptoki/attributes.js";
 import { type CallName, callByName } from "../../../src/cryptoki/calls.js";
 import { CKO } from "../../../src/cryptoki/constants.js";
+import { localContext } from "../../../src/cryptoki/local-context.js";
 import { CKR } from "../../../src/cryptoki/rv.js";
 import type { AnyArgs, Attribute } from "../../../src/cryptoki/types.js";
 import { createP11KitClient } from "../../../src/wire/p11kit/client.js";
@@ -46,7 +47,11 @@ const start = () => Buffer.concat([Buffer.from([2]), request("C_Initialize", ini
 
 /** A stock-like client of a new agent for the key labelled `mine` on slot 1, connected through its own wire. */
 async function clientOf(host: FakeTokenHost) {
-  const inspection = { tokens: await listTokens(host, agentContext(new AbortController().signal)), certificates: [], publicKeys: [] };
+  const inspection = {
+    tokens: await listTokens(host, localContext("test", new AbortController().signal)),
+    certificates: [],
+    publicKeys: [],
+  };
   const key = "pkcs11:token=work;object=mine;type=private";
   const one = { ...inspection, tokens: inspection.tokens.filter((token) => token.slot === 1n) };
   const agent = await createAgent({ host, key, profile: "sign", pinMode: "ask", inspection: one });

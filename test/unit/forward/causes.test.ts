@@ -1,8 +1,8 @@
 /* Why sshd refused, from what it says on the side; and the address that stock clients read. */
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { p11KitAddress } from "../../../src/forward/address.js";
 import { forwardRefused } from "../../../src/forward/causes.js";
+import { p11KitAddress } from "../../../src/wire/p11kit/address.js";
 
 describe("a refused forward", () => {
   const allowed = "/home/u/.ssh/authorized_keys:1: key options: agent-forwarding port-forwarding pty user-rc x11-forwarding";
