@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { createEmitter, type Emitter } from "../base/events.js";
 import { localContext } from "../cryptoki/local-context.js";
+import { CKR } from "../cryptoki/rv.js";
 import type { CallContext, Origin } from "../cryptoki/types.js";
 import { createTokenBroker } from "../token/broker.js";
 import type { TokenHost, UnlockResult } from "../token/host/host.js";
@@ -225,7 +226,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       const origin: Origin = { ...given, connectId: "unlock" };
       const ctx: CallContext = { ...localContext("agent", signal), origin };
       const slot = inspection.tokens.map((token) => token.slot).find(slotVisible);
-      if (slot === undefined) return { rv: 0, asked: false };
+      // Nothing was unlocked, and that must not look like a success.
+      if (slot === undefined) return { rv: CKR.CKR_TOKEN_NOT_PRESENT, asked: false };
       return broker.login.unlock(slot, ctx);
     },
     async close() {

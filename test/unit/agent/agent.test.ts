@@ -94,9 +94,10 @@ test("a token swapped for another one closes its slot and what was open on it, u
   const host = createFakeTokenHost({ 1: "1234" });
   host.serials.set(1n, "A");
   host.addObject(1n, fakeAttributes(CKO.CKO_PRIVATE_KEY, "mine", false));
-  const { client, ctx, slots, close } = await clientOf(host);
+  const { agent, client, ctx, slots, close } = await clientOf(host);
   const { session = 0n } = await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx);
   host.swap(1n, "5678", "B");
+  expect((await agent.unlock(forwardOrigin("bastion"), ctx.signal)).rv).toBe(CKR.CKR_TOKEN_NOT_PRESENT);
   expect(await slots()).toEqual([]);
   expect((await client.call("C_FindObjectsInit", { session, template: [] }, ctx)).rv).toBe(CKR.CKR_DEVICE_REMOVED);
   expect((await client.call("C_OpenSession", { slot: 1n, flags: 4n }, ctx)).rv).toBe(CKR.CKR_SLOT_ID_INVALID);
