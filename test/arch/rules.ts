@@ -19,7 +19,8 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   token: ["cryptoki", "base"],
   agent: ["token", "wire", "cryptoki", "base"],
   forward: ["token", "wire", "cryptoki", "base"],
-  cli: ["agent", "forward", "token", "wire", "cryptoki", "base"],
+  bastion: ["token", "wire", "cryptoki", "base"],
+  cli: ["agent", "forward", "bastion", "token", "wire", "cryptoki", "base"],
 };
 
 /** The one place that may name each outside package. */
