@@ -34,7 +34,7 @@ const LAYOUTS: ReadonlyMap<number, CallLayout> = new Map(
 );
 
 /** True for the arguments that carry a PIN. */
-function isSecretName(name: string): boolean {
+export function isSecretName(name: string): boolean {
   return name === "pin" || name.endsWith("Pin");
 }
 
@@ -49,9 +49,24 @@ export interface RequestForm {
   readonly nestedQueries?: boolean;
 }
 
-/** A request body. Throws Refusal CKR_MECHANISM_PARAM_INVALID for a mechanism that cannot be carried. */
+/** True for a call that carries a PIN: what is made of it is to be overwritten after use. */
+export function carriesSecret(call: AnyCall): boolean {
+  return layoutOf(call).secret;
+}
+
+/** What a request takes besides its byte strings, with room to spare. */
+const MAX_OVERHEAD_BYTES = 256;
+
+/**
+ * A request body, no part of which is left in memory besides when it carries a PIN. Throws Refusal
+ * CKR_MECHANISM_PARAM_INVALID for a mechanism that cannot be carried.
+ */
 export function encodeRequest(call: AnyCall, args: AnyArgs, form: RequestForm): Buffer {
-  const writer = createWriter();
+  const inPins = carriesSecret(call)
+    ? Object.values(args).reduce((sum: number, arg) => sum + (Buffer.isBuffer(arg) ? arg.length : 0), 0)
+    : 0;
+  // A writer that has to grow would leave its first memory behind.
+  const writer = createWriter(MAX_OVERHEAD_BYTES + inPins);
   writer.u32(call.id);
   writer.u32(call.request.length);
   writer.bytes(Buffer.from(call.request, "latin1"));
