@@ -136,15 +136,18 @@ export interface CallContext {
   /** Aborted when the client has gone or the agent stops: whoever waits for a person must stop waiting. */
   readonly signal: AbortSignal;
   readonly deadlineMs?: number;
+  /** What the client says that it signs for: shown, never believed. */
   readonly purpose?: string;
+  /** What the client handed over to be signed, where it said so. */
+  readonly input?: "document" | "digest";
 }
 
 /** What a Cryptoki tells without being asked. */
 export interface CryptokiEvents {
   "token-in": { readonly slot: bigint };
   "token-gone": { readonly slot: bigint };
-  /** A call has been waiting for a person at the device. */
-  touch: { readonly slot: bigint; readonly waiting: boolean };
+  /** A call has been waiting for a person at the device; `client` is whose, where the teller knows. No client is told of another's. */
+  touch: { readonly slot: bigint; readonly waiting: boolean; readonly client?: string };
   locked: { readonly slot: bigint };
   /** Handles of earlier epochs are void: the module was started again. */
   epoch: { readonly epoch: number };

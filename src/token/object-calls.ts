@@ -6,11 +6,15 @@
 import { CKA, findBool, findUlong, unavailableAttribute } from "../cryptoki/attributes.js";
 import { type AnyCall, callByName, isObjectName } from "../cryptoki/calls.js";
 import { CKO, CKU } from "../cryptoki/constants.js";
+import { findAll } from "../cryptoki/keys/find.js";
 import { CKM } from "../cryptoki/mechanisms.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyArgs, AnyResult, Attribute, CallArgs, CallContext, Mechanism } from "../cryptoki/types.js";
 import type { Shared, Visibility } from "./broker.js";
-import { findAll, type ObjectRecord, type Owner } from "./objects.js";
+import { createHeldSigns, GOES_ON, leavesOperations } from "./held-sign.js";
+import { createKeyUses } from "./key-use.js";
+import type { OpenSession } from "./login.js";
+import type { ObjectRecord, Owner } from "./objects.js";
 import { NO_HANDLE, newHandle, type Session, type SessionTable } from "./session-table.js";
 
 export interface ObjectCalls {
@@ -20,17 +24,26 @@ export interface ObjectCalls {
   read(session: Session, args: CallArgs<"C_GetAttributeValue">, ctx: CallContext): Promise<AnyResult>;
   /** Any other call of a session: the same on the module, with its own handles. */
   pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult>;
+  /** C_Login(CKU_CONTEXT_SPECIFIC); answers its CK_RV. */
+  loginForKey(session: Session, open: OpenSession, pin: Buffer | null, ctx: CallContext): Promise<number>;
+  /** Sees to it that the module knows of a signature that has begun, before something that is not `pass` touches the session. */
+  settle(session: Session, ctx: CallContext): Promise<void>;
   clear(): void;
 }
 
 /** The owner of a session object that nobody has registered: no client has this name, and it is looked at anew each time. */
 const NOBODY: Owner = { client: "", alive: () => false };
 
+const always = () => true;
+
 export function createObjectCalls(shared: Shared, table: SessionTable, client: string, visibility: Visibility): ObjectCalls {
-  const { host, desk, objects, age } = shared;
+  const { host, desk, lease, objects, proofs, age } = shared;
   const byHandle = new Map<bigint, ObjectRecord>();
   const handles = new Map<ObjectRecord, bigint>();
   const isUser = (slot: bigint) => table.users.get(slot) === CKU.CKU_USER;
+
+  const signs = createHeldSigns(shared, table, sees);
+  const keyUses = createKeyUses(desk, lease);
 
   function handleOf(record: ObjectRecord): bigint {
     const known = handles.get(record);
@@ -110,29 +123,74 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       return { rv: CKR.CKR_MECHANISM_PARAM_INVALID };
     const refused = refusedWithoutLogin(session, call, args);
     if (refused !== null) return { rv: refused };
-    return table.run(session, ctx, call.phase === "init" || call.phase === "none", async (real) => {
-      const mapped: Record<string, unknown> = { ...args, session: real };
-      let usesPrivate = false;
-      for (const name of call.args) {
-        const given = mapped[name];
-        if (typeof given !== "bigint" || !isObjectName(name) || given === NO_HANDLE) continue;
-        const record = lookUp(session, given);
-        const found = record === undefined ? null : await objects.resolve(record, real, age(session.slot), ctx);
-        if (record === undefined || found === null)
-          return { rv: name === "object" ? CKR.CKR_OBJECT_HANDLE_INVALID : CKR.CKR_KEY_HANDLE_INVALID };
-        mapped[name] = found;
-        usesPrivate ||= record.private;
-      }
-      const answer = (await host.cryptoki.call(call.name, mapped as CallArgs, ctx)) as AnyResult;
-      if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate ||= usesPrivate;
-      return adopt(session, real, call, args, mapped, answer, ctx);
-    });
+    const held = leavesOperations(call) ? null : signs.take(session);
+    if (held !== null && GOES_ON.has(call.name)) return signs.goOn(session, held, call, args, ctx);
+    if (held !== null) await signs.begin(session, held, ctx);
+    if (call.class === "mutation") proofs.clear();
+    if (keyUses.goesOn(session, call)) {
+      const open = (lost?: boolean) => table.real(session, ctx, lost);
+      return keyUses.goOn(session, call, args, open, ctx, () => toModule(session, call, args, ctx));
+    }
+    if (call.phase === "init" && beginsKeyUse(session, args)) {
+      return keyUses.begin(session, call, ctx, () => toModule(session, call, args, ctx));
+    }
+    if (call.name !== "C_Sign") return toModule(session, call, args, ctx);
+    const generation = desk.generation(session.slot);
+    const start = session.real?.begun ?? null;
+    const answer = await toModule(session, call, args, ctx);
+    if (answer.rv !== CKR.CKR_USER_NOT_LOGGED_IN || start === null || !isUser(session.slot)) return answer;
+    // A card that was reset says so only here, with no signature made: what the client has begun is begun once more.
+    const rv = await table.renew(session.slot, ctx, generation);
+    return rv === CKR.CKR_OK && session.real !== null
+      ? signs.goOn(session, signs.again(session, session.real, start), call, args, ctx)
+      : { rv };
+  }
+
+  function toModule(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    return table.run(
+      session,
+      ctx,
+      () => call.phase === "init" || call.phase === "none",
+      (real) => passOne(session, real, call, args, ctx),
+    );
+  }
+
+  function beginsKeyUse(session: Session, args: AnyArgs): boolean {
+    const { key } = args;
+    return typeof key === "bigint" && lookUp(session, key)?.alwaysAuthenticate === true;
+  }
+
+  /** The call on the module, with its own handles; a C_SignInit that is sure to succeed is held back. */
+  async function passOne(session: Session, real: bigint, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    const state = session.real;
+    const mapped: Record<string, unknown> = { ...args, session: real };
+    let used: ObjectRecord | null = null;
+    let usesPrivate = false;
+    for (const name of call.args) {
+      const given = mapped[name];
+      if (typeof given !== "bigint" || !isObjectName(name) || given === NO_HANDLE) continue;
+      const record = lookUp(session, given);
+      const found = record === undefined ? null : await objects.resolve(record, real, age(session.slot), ctx);
+      if (record === undefined || found === null)
+        return { rv: name === "object" ? CKR.CKR_OBJECT_HANDLE_INVALID : CKR.CKR_KEY_HANDLE_INVALID };
+      mapped[name] = found;
+      used = record;
+      usesPrivate ||= record.private;
+    }
+    const mechanism = args["mechanism"] as Mechanism | null | undefined;
+    const start = call.name === "C_SignInit" && used !== null && mechanism ? { record: used, mechanism } : null;
+    if (start !== null && signs.hold(session, start)) return { rv: CKR.CKR_OK };
+    const answer = (await host.cryptoki.call(call.name, mapped as CallArgs, ctx)) as AnyResult;
+    signs.follow(session, state, call, args, answer, start);
+    if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate ||= usesPrivate;
+    return adopt(session, real, call, args, mapped, answer, ctx);
   }
 
   return {
     async findInit(session, args, ctx) {
       if (session.found !== null) return { rv: CKR.CKR_OPERATION_ACTIVE };
-      return table.run(session, ctx, true, async (real) => {
+      await signs.settle(session, ctx);
+      return table.run(session, ctx, always, async (real) => {
         const { rv, objects: found } = await findAll(host.cryptoki, real, args.template, ctx);
         if (rv !== CKR.CKR_OK) return { rv };
         const mine: bigint[] = [];
@@ -173,6 +231,8 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       return { rv: answer.rv === CKR.CKR_OK ? CKR.CKR_ATTRIBUTE_SENSITIVE : answer.rv, attributes };
     },
     pass,
+    loginForKey: keyUses.login,
+    settle: signs.settle,
     clear() {
       byHandle.clear();
       handles.clear();

@@ -5,7 +5,7 @@
  */
 import { boolAttribute, bytesAttribute, CKA, findBool, findBytes, findUlong, ulongAttribute } from "../cryptoki/attributes.js";
 import { CKO } from "../cryptoki/constants.js";
-import { CKR } from "../cryptoki/rv.js";
+import { findAll } from "../cryptoki/keys/find.js";
 import type { Attribute, CallContext, Cryptoki } from "../cryptoki/types.js";
 
 /** What the layers above may know of an object when they decide who sees it. */
@@ -26,6 +26,8 @@ export interface Owner {
 /** One object of the module. `owner` is null for a token object. */
 export interface ObjectRecord extends ObjectView {
   readonly owner: Owner | null;
+  /** The key takes a log-in of its own for each use. */
+  readonly alwaysAuthenticate: boolean;
   /** CKA_VALUE of a certificate, to tell apart two with one label and id. */
   readonly value: Buffer | null;
 }
@@ -52,39 +54,12 @@ export interface ObjectRegistry {
   forgetOwner(client: string): void;
 }
 
-/** At most this many objects are listed for one search; a token with more answers CKR_DEVICE_MEMORY. */
-const MAX_FOUND = 16_384;
-const FIND_CHUNK = 512;
 const MAX_VALUE_BYTES = 65_536;
-
-/**
- * Runs a whole search on a real session and answers the real handles, or the CK_RV that stopped it.
- * The search is always ended, so that the session is free for the next one.
- */
-export async function findAll(
-  host: Cryptoki,
-  session: bigint,
-  template: readonly Attribute[],
-  ctx: CallContext,
-): Promise<{ rv: number; objects: readonly bigint[] }> {
-  const init = await host.call("C_FindObjectsInit", { session, template }, ctx);
-  if (init.rv !== CKR.CKR_OK) return { rv: init.rv, objects: [] };
-  const objects: bigint[] = [];
-  let rv: number = CKR.CKR_OK;
-  for (;;) {
-    const found = await host.call("C_FindObjects", { session, room: FIND_CHUNK }, ctx);
-    const chunk = Array.isArray(found.objects) ? (found.objects as readonly bigint[]) : [];
-    rv = found.rv;
-    if (rv !== CKR.CKR_OK || chunk.length === 0) break;
-    objects.push(...chunk);
-    if (objects.length > MAX_FOUND) {
-      rv = CKR.CKR_DEVICE_MEMORY;
-      break;
-    }
-  }
-  await host.call("C_FindObjectsFinal", { session }, ctx);
-  return { rv, objects: rv === CKR.CKR_OK ? objects : [] };
-}
+/** What is read of an object besides its id, by class. */
+const FURTHER: ReadonlyMap<bigint, readonly number[]> = new Map([
+  [CKO.CKO_CERTIFICATE, [CKA.CKA_VALUE]],
+  [CKO.CKO_PRIVATE_KEY, [CKA.CKA_ALWAYS_AUTHENTICATE]],
+]);
 
 interface Known {
   readonly record: ObjectRecord;
@@ -113,7 +88,7 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
     const cls = common === null ? undefined : findUlong(common, CKA.CKA_CLASS);
     if (common === null || cls === undefined) return null;
     const hasId = cls === CKO.CKO_CERTIFICATE || cls === CKO.CKO_PUBLIC_KEY || cls === CKO.CKO_PRIVATE_KEY || cls === CKO.CKO_SECRET_KEY;
-    const more = hasId ? await read(session, real, cls === CKO.CKO_CERTIFICATE ? [CKA.CKA_ID, CKA.CKA_VALUE] : [CKA.CKA_ID], ctx) : [];
+    const more = hasId ? await read(session, real, [CKA.CKA_ID, ...(FURTHER.get(cls) ?? [])], ctx) : [];
     // What a module does not say of privacy is taken as private: an object is never shown by default.
     const isPrivate = findBool(common, CKA.CKA_PRIVATE) ?? true;
     return {
@@ -122,6 +97,7 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
       private: isPrivate,
       label: Buffer.from(findBytes(common, CKA.CKA_LABEL) ?? []),
       id: Buffer.from(findBytes(more ?? [], CKA.CKA_ID) ?? []),
+      alwaysAuthenticate: findBool(more ?? [], CKA.CKA_ALWAYS_AUTHENTICATE) === true,
       value: findBytes(more ?? [], CKA.CKA_VALUE) ?? null,
       // A token object belongs to nobody; a session object, and what a module does not say this of, to the client that made it.
       owner: findBool(common, CKA.CKA_TOKEN) === true ? null : owner,
@@ -185,6 +161,7 @@ function sameIdentity(a: ObjectRecord, b: ObjectRecord): boolean {
     a.slot === b.slot &&
     a.class === b.class &&
     a.private === b.private &&
+    a.alwaysAuthenticate === b.alwaysAuthenticate &&
     a.owner === b.owner &&
     a.label.equals(b.label) &&
     a.id.equals(b.id) &&
