@@ -12,11 +12,17 @@ import { createTokenBroker } from "../token/broker.js";
 import type { TokenHost, UnlockResult } from "../token/host/host.js";
 import type { PinMode } from "../token/login.js";
 import { createP11KitServer } from "../wire/p11kit/server.js";
+import { MAGIC } from "../wire/rpc/messages.js";
 import { createAudit, type KeyUse } from "./audit.js";
+import { watchClient } from "./client-watch.js";
 import { exposeKey } from "./exposure.js";
 import { type Inspection, inspectToken } from "./inspect.js";
 import { answerPing } from "./ping.js";
 import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
+import { createRpcSession } from "./rpc-session.js";
+import { createSlotEvents } from "./slot-events.js";
+import { createEpochClock } from "./snapshot-epoch.js";
+import { type StreamLine, serveStream, type WireServer } from "./stream-server.js";
 import { watchTokens } from "./token-watch.js";
 
 export interface AgentOptions {
@@ -38,7 +44,7 @@ export interface AgentLimits {
   readonly maxClients: number;
   /** Clients of one bastion; programs on this workstation are not counted. */
   readonly maxClientsPerDestination: number;
-  /** A client that has not sent its version byte by then is closed. */
+  /** A client that has not sent its version byte by then is closed; one of tokenfwd RPC by then needs to have said hello. */
   readonly versionByteTimeoutMs: number;
   /** How long a client that has ended its side may take to read the answers it has coming. */
   readonly lingerMs: number;
@@ -46,8 +52,6 @@ export interface AgentLimits {
 
 const DEFAULT_LIMITS: AgentLimits = { maxClients: 256, maxClientsPerDestination: 64, versionByteTimeoutMs: 10_000, lingerMs: 10_000 };
 const MAX_SLOTS = 1_024;
-/** Above this much unanswered input a stream is no longer read. */
-const MAX_PENDING_BYTES = 2 * 1024 * 1024;
 
 export interface Counters {
   readonly bytesIn: number;
@@ -74,6 +78,8 @@ export interface AgentEvents {
   };
   fault: { readonly reason: string };
   violation: { readonly client: string; readonly reason: string };
+  /** A tokenfwd RPC client has said what it is; `name` is printable and its own word. */
+  hello: { readonly client: string; readonly name: string; readonly origin: Origin };
 }
 
 export interface AgentPort {
@@ -113,8 +119,17 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     attribute: (object: Parameters<typeof mayReadAttribute>[1], type: number) => mayReadAttribute(profile, object, type),
   };
 
+  const clock = createEpochClock();
+  const slotEvents = createSlotEvents({ host, watch, slots: everySlot ? null : exposure.slots });
+
   const stops = [
+    slotEvents.close,
     watch.close,
+    host.events.on("epoch", clock.changed),
+    host.events.on("token-gone", clock.changed),
+    host.events.on("token-in", clock.changed),
+    // A slot opens again some time after its token came.
+    watch.onSame(clock.changed),
     host.events.on("prompt", (prompt) => events.emit("prompt", prompt)),
     host.events.on("fault", (fault) => events.emit("fault", fault)),
   ];
@@ -148,7 +163,9 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       return attachment;
     }
 
-    const own = broker.createClient(client, visibility);
+    const epoch = clock.createClient();
+    // Below the policy: what it refuses has changed nothing.
+    const own = watchClient(broker.createClient(client, visibility), { onLogin: epoch.changed, onMutation: clock.changed });
     const policy = createPolicy(own, {
       profile,
       allowRawRsa: options.allowRawRsa ?? false,
@@ -156,54 +173,50 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     });
     const cryptoki = createAudit(policy, (use) => events.emit("use", use));
 
-    const server = createP11KitServer({
-      cryptoki,
-      client,
-      origin,
-      write(bytes) {
-        counters.bytesOut += bytes.length;
-        if (stream.writable) stream.write(bytes);
-      },
-      full: () => (stream.writableNeedDrain && !stream.destroyed ? drained(stream) : null),
-      onFirstFrameOptions(bytes) {
-        onOptions?.(bytes);
-        // Who serves a socket is the business of this workstation alone.
-        return origin.kind === "local" ? answerPing(bytes) : null;
-      },
-      onViolation(reason) {
-        events.emit("violation", { client, reason });
-        stream.destroy();
-      },
-    });
+    function serveP11Kit(line: StreamLine): WireServer {
+      line.greeted();
+      return createP11KitServer({
+        cryptoki,
+        client,
+        origin,
+        write: line.write,
+        full: line.full,
+        onFirstFrameOptions(bytes) {
+          onOptions?.(bytes);
+          // Who serves a socket is the business of this workstation alone.
+          return origin.kind === "local" ? answerPing(bytes) : null;
+        },
+        onViolation: line.violate,
+      });
+    }
 
-    server.onDrain = () => {
-      if (stream.isPaused()) stream.resume();
-    };
+    const serveRpc = (line: StreamLine): WireServer =>
+      createRpcSession({
+        cryptoki,
+        client,
+        origin,
+        profile,
+        pinMode: options.pinMode,
+        line,
+        counters,
+        loggedIn: own.loggedIn,
+        epoch,
+        slotEvents: slotEvents.events,
+        touches: host.events,
+        onHello: (name) => events.emit("hello", { client, name, origin }),
+      });
 
-    let late = setTimeout(() => {
-      events.emit("violation", { client, reason: `no version byte in ${limits.versionByteTimeoutMs / 1000} s` });
-      stream.destroy();
-    }, limits.versionByteTimeoutMs);
-    stream.on("data", (chunk: Buffer) => {
-      clearTimeout(late);
-      counters.bytesIn += chunk.length;
-      server.push(chunk);
-      if (server.pendingBytes > MAX_PENDING_BYTES) stream.pause();
-    });
-    stream.once("end", () => {
-      server.end();
-      // A peer that has said all it will, and reads nothing of what waits for it, does not keep its place for that.
-      late = setTimeout(() => stream.destroy(), limits.lingerMs);
-    });
-
-    const done = new Promise<void>((resolve) => stream.once("close", resolve)).then(async () => {
-      clearTimeout(late);
-      server.end();
-      await server.idle;
+    const done = serveStream({
+      stream,
+      serve: (firstByte, line) => (firstByte === MAGIC[0] ? serveRpc(line) : serveP11Kit(line)),
+      counters,
+      onViolation: (reason) => events.emit("violation", { client, reason }),
+      greetingTimeoutMs: limits.versionByteTimeoutMs,
+      lingerMs: limits.lingerMs,
+    }).then(async () => {
       await cryptoki.close();
       open.delete(attachment);
     });
-    void server.idle.then(() => stream.end());
     open.set(attachment, { destination, done });
     return attachment;
   }
@@ -238,17 +251,4 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       for (const stop of stops) stop();
     },
   };
-}
-
-/** Resolves when the stream takes bytes again, or never will. */
-function drained(stream: Duplex): Promise<void> {
-  return new Promise((resolve) => {
-    const settle = (): void => {
-      stream.off("drain", settle);
-      stream.off("close", settle);
-      resolve();
-    };
-    stream.once("drain", settle);
-    stream.once("close", settle);
-  });
 }

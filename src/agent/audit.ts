@@ -19,6 +19,10 @@ export interface KeyUse {
   readonly ok: boolean;
   readonly rv: number;
   readonly origin: Origin;
+  /** What the client says that it signs for, null where it cannot say: its own word. */
+  readonly purpose: string | null;
+  /** What it handed over, null where it cannot say: a digest could be of anything. */
+  readonly input: "document" | "digest" | null;
 }
 
 const MAX_LABEL_BYTES = 256;
@@ -30,9 +34,20 @@ interface Operation {
   reported: boolean;
 }
 
-/** What runs beside other operations of a session: signing, signing with recovery, decryption. */
-function kindOf({ class: cls, name }: AnyCall): string {
-  return `${cls}${name.includes("Recover") ? " with recovery" : ""}`;
+/** Calls of the 3.0 message operations: one init, then any number of uses, each a use of its own. */
+const isOfMessages = ({ name }: AnyCall): boolean => name.includes("Message");
+
+/** What runs beside other operations of a session: signing, signing with recovery, signing messages, decryption. */
+function kindOf(call: AnyCall): string {
+  if (isOfMessages(call)) return `${call.class} of messages`;
+  return `${call.class}${call.name.includes("Recover") ? " with recovery" : ""}`;
+}
+
+/** Something came out of a call that may come before the last: whoever has it need not finish. */
+function gives(call: AnyCall, answer: AnyResult): boolean {
+  if (answer.rv !== CKR.CKR_OK) return false;
+  const { output } = answer;
+  return isOfMessages(call) ? Buffer.isBuffer(output) && output.length > 0 : call.class === "decrypt";
 }
 
 /** The argument that carries the private key, by call. */
@@ -51,7 +66,9 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
     const known = names.get(object);
     if (known !== undefined) return known;
     const query = [CKA.CKA_LABEL, CKA.CKA_ID].map((type) => ({ type, room: MAX_LABEL_BYTES }));
-    const { attributes } = await inner.call("C_GetAttributeValue", { session, object, query }, ctx);
+    // Whoever takes a request back while the key is in use is told of under the key's name all the same.
+    const asking = { ...ctx, signal: new AbortController().signal };
+    const { attributes } = await inner.call("C_GetAttributeValue", { session, object, query }, asking);
     const label = printable(findBytes(attributes ?? [], CKA.CKA_LABEL) ?? "");
     const name = label === "" ? `id ${findBytes(attributes ?? [], CKA.CKA_ID)?.toString("hex") ?? "unknown"}` : label;
     // A module that has just died could not say: the next use asks again.
@@ -77,10 +94,11 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
       const given = args as AnyArgs;
       const session = given["session"] as bigint;
       const uses = call.class === "sign" || call.class === "decrypt" || name === "C_UnwrapKey" || name === "C_WrapKey";
+      // Looked up before: calls of one client overlap, and its session may be closed while the key is in use.
+      const running = uses ? sessions.get(session)?.running : undefined;
       const answer = (await inner.call(name, args, ctx)) as AnyResult;
       follow(name, given, answer);
       if (!uses) return answer as never;
-      const running = sessions.get(session)?.running;
       const key = keyArgument(given);
       const kind = kindOf(call);
       const type = (given["mechanism"] as Mechanism | null | undefined)?.type;
@@ -93,11 +111,10 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
       // A length query, and a buffer that was too small, have used nothing yet.
       const asksLength = given["room"] === null || answer.rv === CKR.CKR_BUFFER_TOO_SMALL;
       if (operation === undefined || asksLength) return answer as never;
-      // A decryption gives its result away bit by bit, and whoever has it need not finish.
-      const gives = call.class === "decrypt" && answer.rv === CKR.CKR_OK;
-      const finishes = call.phase !== "update";
-      if (finishes) running?.delete(kind);
-      if (operation.reported || !(finishes || gives)) return answer as never;
+      const messages = isOfMessages(call);
+      const finishes = messages ? call.phase === "once" : call.phase !== "update";
+      if (call.phase === "final" || (finishes && !messages)) running?.delete(kind);
+      if ((operation.reported && !messages) || !(finishes || gives(call, answer))) return answer as never;
       operation.reported = true;
       const ok = answer.rv === CKR.CKR_OK;
       onUse({
@@ -108,6 +125,8 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
         ok,
         rv: answer.rv,
         origin: ctx.origin,
+        purpose: ctx.purpose === undefined ? null : printable(ctx.purpose),
+        input: ctx.input ?? null,
       });
       return answer as never;
     },

@@ -6,12 +6,12 @@ import { TokenfwdError } from "../base/errors.js";
 import { paddedText, printable } from "../base/printable.js";
 import { boolAttribute, CKA, findBool, findBytes, ulongAttribute } from "../cryptoki/attributes.js";
 import { CKF, CKO } from "../cryptoki/constants.js";
+import { findAll } from "../cryptoki/keys/find.js";
 import { localContext } from "../cryptoki/local-context.js";
 import { CKR, rvName } from "../cryptoki/rv.js";
 import type { CallContext } from "../cryptoki/types.js";
 import { matchesToken, objectUri, parseSelector, type TokenIdentity, tokenUri } from "../cryptoki/uri.js";
 import type { TokenHost } from "../token/host/host.js";
-import { findAll } from "../token/objects.js";
 
 /** One token. `uri`, `label` and `serial` are printable. */
 export interface TokenSummary extends TokenIdentity {

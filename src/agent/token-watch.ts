@@ -9,6 +9,8 @@ import { listTokens, type TokenSummary } from "./inspect.js";
 export interface TokenWatch {
   /** False while the slot of one of these tokens may hold another one. */
   isSame(slot: bigint): boolean;
+  /** Calls when the same token is back in its slot; the answer stops it. */
+  onSame(listener: (slot: bigint) => void): () => void;
   close(): void;
 }
 
@@ -16,15 +18,24 @@ export interface TokenWatch {
 export function watchTokens(host: TokenHost, tokens: readonly TokenSummary[], signal: AbortSignal): TokenWatch {
   const uris = new Map(tokens.map((token) => [token.slot, token.uri]));
   const closed = new Set<bigint>();
+  const listeners = new Set<(slot: bigint) => void>();
+
+  /** How often a slot's token has gone: what was seen before the last time says nothing of now. */
+  const gone = new Map<bigint, number>();
 
   async function look(slot: bigint): Promise<void> {
+    const before = gone.get(slot);
     const seen = await listTokens(host, localContext("agent", signal)).catch(() => []);
-    if (seen.find((token) => token.slot === slot)?.uri === uris.get(slot)) closed.delete(slot);
+    if (gone.get(slot) !== before || seen.find((token) => token.slot === slot)?.uri !== uris.get(slot)) return;
+    if (!closed.delete(slot)) return;
+    for (const listener of [...listeners]) listener(slot);
   }
 
   const stops = [
     host.events.on("token-gone", ({ slot }) => {
-      if (uris.has(slot)) closed.add(slot);
+      if (!uris.has(slot)) return;
+      closed.add(slot);
+      gone.set(slot, (gone.get(slot) ?? 0) + 1);
     }),
     host.events.on("token-in", ({ slot }) => {
       if (closed.has(slot)) void look(slot);
@@ -32,6 +43,10 @@ export function watchTokens(host: TokenHost, tokens: readonly TokenSummary[], si
   ];
   return {
     isSame: (slot) => !closed.has(slot),
+    onSame(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
     close() {
       for (const stop of stops) stop();
     },

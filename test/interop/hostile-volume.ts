@@ -4,9 +4,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { residentBytes, type ServerProcess } from "./agent-process.js";
 import { ATTACKS, goodClient } from "./hostile-attacks.js";
+import { RPC_ATTACKS } from "./hostile-rpc-attacks.js";
 
 /** Those that cost the attacker little, so that volume is possible; the large ones are played once each elsewhere. */
-const CHEAP = ATTACKS.filter((attack) => !/templates/.test(attack.name));
+const CHEAP = [...ATTACKS, ...RPC_ATTACKS].filter((attack) => !/templates|levels/.test(attack.name));
 const AT_ONCE = 8;
 
 /** Plays `count` connections, a few at once, all attacks in turn. */
