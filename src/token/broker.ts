@@ -4,7 +4,9 @@
  */
 import type { Cryptoki } from "../cryptoki/types.js";
 import { createClientCryptoki } from "./client.js";
+import { createSignProofs, type SignProofs } from "./held-sign.js";
 import type { TokenHost } from "./host/host.js";
+import { createKeyLease, type KeyLease } from "./key-lease.js";
 import { createLoginDesk, type LoginDesk, type PinMode } from "./login.js";
 import { createObjectRegistry, type HandleAge, type ObjectRegistry, type ObjectView } from "./objects.js";
 import type { SessionTable } from "./session-table.js";
@@ -23,7 +25,9 @@ export interface Visibility {
 export interface Shared {
   readonly host: TokenHost;
   readonly desk: LoginDesk;
+  readonly lease: KeyLease;
   readonly objects: ObjectRegistry;
+  readonly proofs: SignProofs;
   /** What real handles of a slot depend on now. */
   age(slot: bigint): HandleAge;
   /** The session tables of all clients that are open. */
@@ -37,12 +41,16 @@ export interface TokenBroker {
 }
 
 /** A broker over a host. It owns nothing that needs closing: clients own their sessions, the host its process. */
-export function createTokenBroker(host: TokenHost, pinMode: PinMode): TokenBroker {
+export function createTokenBroker(module: TokenHost, pinMode: PinMode): TokenBroker {
+  const lease = createKeyLease(module);
+  const { host } = lease;
   const desk = createLoginDesk(host, pinMode);
   const shared: Shared = {
     host,
     desk,
+    lease,
     objects: createObjectRegistry(host.cryptoki),
+    proofs: createSignProofs(),
     age: (slot) => ({ epoch: host.epoch, loginGeneration: desk.generation(slot) }),
     tables: new Set(),
   };

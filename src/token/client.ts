@@ -18,7 +18,7 @@ const fail = (rv: number): AnyResult => ({ rv });
 
 /** See TokenBroker.createClient. */
 export function createClientCryptoki(shared: Shared, client: string, visibility: Visibility): Cryptoki {
-  const { host, desk, objects, tables } = shared;
+  const { host, desk, objects, proofs, tables } = shared;
   const table = createSessionTable(shared);
   const objectCalls = createObjectCalls(shared, table, client, visibility);
   const events = createEmitter<CryptokiEvents>();
@@ -79,6 +79,7 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
       await desk.drop(args.slot, null, ctx);
       const answer = (await host.cryptoki.call(call.name, args as CallArgs, ctx)) as AnyResult;
       objects.forgetSlot(args.slot);
+      proofs.clear();
       return answer;
     });
   }
@@ -89,7 +90,8 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
     const before = table.users.get(slot);
     if (args.userType === CKU.CKU_CONTEXT_SPECIFIC) {
       if (before === undefined) return fail(CKR.CKR_USER_NOT_LOGGED_IN);
-      return desk.loginForOperation(slot, open, args.pin, ctx).then(fail);
+      await objectCalls.settle(session, ctx);
+      return objectCalls.loginForKey(session, open, args.pin, ctx).then(fail);
     }
     if (args.userType !== CKU.CKU_USER && args.userType !== CKU.CKU_SO) return fail(CKR.CKR_USER_TYPE_INVALID);
     if (before === args.userType) return fail(CKR.CKR_USER_ALREADY_LOGGED_IN);

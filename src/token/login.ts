@@ -106,7 +106,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     return { rv: CKR.CKR_OK, handle: opened.session };
   }
 
-  async function unlock(slot: bigint, ctx: CallContext): Promise<UnlockResult> {
+  async function unlock(slot: bigint, ctx: CallContext, lost = false): Promise<UnlockResult> {
     const state = stateOf(slot);
     const key = destinationKey(ctx.origin);
     if (isReal(state, CKU.CKU_USER) && state.unlocked.has(key)) return { rv: CKR.CKR_OK, asked: false };
@@ -117,7 +117,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
       const anchor = await anchorOf(slot, inner);
       if (anchor.rv !== CKR.CKR_OK) return { rv: anchor.rv, asked: false };
-      const result = await host.unlock({ slot, session: anchor.handle, userType: CKU.CKU_USER, who }, inner);
+      const result = await unlockAnchored(slot, anchor.handle, who, lost, inner);
       if (result.rv !== CKR.CKR_OK) return result;
       // While this one waited in line another may have been asked: then nobody has said yes to this one.
       const othersAnswered = !result.asked && !state.unlocked.has(key) && state.unlocked.size > 0;
@@ -126,6 +126,16 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       state.unlocked.add(key);
       return result;
     });
+  }
+
+  /** Through the anchor, which is opened again where the card has lost it. */
+  async function unlockAnchored(slot: bigint, session: bigint, who: string, lost: boolean, ctx: CallContext): Promise<UnlockResult> {
+    const request = { slot, userType: CKU.CKU_USER, who, lost };
+    const result = await host.unlock({ ...request, session }, ctx);
+    if (result.rv !== CKR.CKR_SESSION_HANDLE_INVALID && result.rv !== CKR.CKR_SESSION_CLOSED) return result;
+    stateOf(slot).anchor = null;
+    const anchor = await anchorOf(slot, ctx);
+    return anchor.rv === CKR.CKR_OK ? host.unlock({ ...request, session: anchor.handle }, ctx) : { rv: anchor.rv, asked: result.asked };
   }
 
   /** A yes at the workstation for one more destination. */
@@ -142,6 +152,8 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     if (memory !== undefined && memory.untilMs > Date.now()) return memory.rv;
     refusals.delete(ctx.client);
     const rv = await ask();
+    // Nobody said no: the one who asked has taken it back.
+    if (ctx.signal.aborted) return rv;
     if (rv === CKR.CKR_FUNCTION_REJECTED || rv === CKR.CKR_FUNCTION_CANCELED)
       refusals.set(ctx.client, { rv, untilMs: Date.now() + REFUSAL_MEMORY_MS });
     return rv;
@@ -260,7 +272,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       if (lost && state.real !== null) setReal(state, null);
       // The real log-in alone is not enough: another destination may have made it since.
       if (mode === "ask" && isReal(state, userType) && state.unlocked.has(destinationKey(ctx.origin))) return CKR.CKR_OK;
-      if (mode === "ask") return remembering(ctx, async () => (await unlock(slot, ctx)).rv);
+      if (mode === "ask") return remembering(ctx, async () => (await unlock(slot, ctx, lost)).rv);
       if (isReal(state, userType) && state.clients.has(ctx.client)) return CKR.CKR_OK;
       state.clients.delete(ctx.client);
       return CKR.CKR_USER_NOT_LOGGED_IN;

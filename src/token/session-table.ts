@@ -7,17 +7,29 @@ import { CKF, CKS, CKU } from "../cryptoki/constants.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyResult, CallContext } from "../cryptoki/types.js";
 import type { Shared } from "./broker.js";
+import type { HeldSign, SignState } from "./held-sign.js";
+import type { KeyUse } from "./key-use.js";
 
 /** Sessions one client may hold; one more is CKR_SESSION_COUNT. */
 const MAX_SESSIONS_PER_CLIENT = 256;
 /** CK_INVALID_HANDLE. */
 export const NO_HANDLE = 0n;
 
+/** A session of the module. */
+export interface RealSession extends SignState {
+  readonly handle: bigint;
+  readonly epoch: number;
+}
+
 export interface Session {
   readonly handle: bigint;
   readonly slot: bigint;
   readonly flags: bigint;
-  real: { readonly handle: bigint; readonly epoch: number } | null;
+  real: RealSession | null;
+  /** A C_SignInit that waits for C_Sign. */
+  held: HeldSign | null;
+  /** An operation with a key that takes a log-in of its own. */
+  keyUse: KeyUse | null;
   /** What is left of the running search, or null when there is none. */
   found: bigint[] | null;
   /** A private object is in use by a running operation, which a log-out must end. */
@@ -42,13 +54,18 @@ export interface SessionTable {
    * that it does not know the last one.
    */
   real(session: Session, ctx: CallContext, lost?: boolean): Promise<{ rv: number; handle: bigint }>;
+  /**
+   * Sees to it that a client which counts as logged in really is. `lost`: a call has answered CKR_USER_NOT_LOGGED_IN, made in
+   * this log-in generation; when that has passed, somebody has mended it already.
+   */
+  renew(slot: bigint, ctx: CallContext, lost: number | null): Promise<number>;
   /** Gives the real session back; the virtual one stays. */
   release(session: Session, ctx: CallContext): Promise<void>;
   /**
    * Runs on the real session. Where the card lost the session or the log-in, that is made good and `run` tried once
-   * more, if `repeatable`: an operation that is under way cannot be begun again on another session.
+   * more, if it is `repeatable` then: an operation that is under way cannot be begun again on another session.
    */
-  run(session: Session, ctx: CallContext, repeatable: boolean, run: (handle: bigint) => Promise<AnyResult>): Promise<AnyResult>;
+  run(session: Session, ctx: CallContext, repeatable: () => boolean, run: (handle: bigint) => Promise<AnyResult>): Promise<AnyResult>;
 }
 
 /** A random handle that is not taken: 31 bits, so that 32-bit clients can hold it. */
@@ -68,7 +85,9 @@ export function sessionInfo(session: Session, user: bigint | undefined): AnyResu
   return { rv: CKR.CKR_OK, slot: session.slot, state, flags: session.flags, deviceError: 0n };
 }
 
-export function createSessionTable({ host, desk }: Shared): SessionTable {
+const never = () => false;
+
+export function createSessionTable({ host, desk, lease }: Shared): SessionTable {
   const sessions = new Map<bigint, Session>();
   const users = new Map<bigint, bigint>();
 
@@ -77,16 +96,16 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
     if (session.real !== null && session.real.epoch === host.epoch) return { rv: CKR.CKR_OK, handle: session.real.handle };
     const opened = await host.cryptoki.call("C_OpenSession", { slot: session.slot, flags: session.flags }, ctx);
     if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return { rv: opened.rv, handle: NO_HANDLE };
-    session.real = { handle: opened.session, epoch: host.epoch };
+    session.real = { handle: opened.session, epoch: host.epoch, signable: true, begun: null };
     session.usesPrivate = false;
     return { rv: CKR.CKR_OK, handle: opened.session };
   }
 
-  /** Sees to it that a client which counts as logged in really is. */
-  async function renew(slot: bigint, ctx: CallContext, lost: boolean): Promise<number> {
+  /** See SessionTable.renew. */
+  async function renew(slot: bigint, ctx: CallContext, lost: number | null): Promise<number> {
     const user = users.get(slot);
     if (user === undefined) return CKR.CKR_OK;
-    const rv = await desk.renew(slot, user, ctx, lost);
+    const rv = await desk.renew(slot, user, ctx, lost !== null && lost === desk.generation(slot));
     if (rv === CKR.CKR_USER_NOT_LOGGED_IN) users.delete(slot);
     return rv;
   }
@@ -95,6 +114,8 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
     const held = session.real;
     session.real = null;
     session.usesPrivate = false;
+    session.keyUse = null;
+    lease.end(session);
     if (held !== null && held.epoch === host.epoch) await host.cryptoki.call("C_CloseSession", { session: held.handle }, ctx);
   }
 
@@ -109,22 +130,23 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
   async function run(
     session: Session,
     ctx: CallContext,
-    repeatable: boolean,
+    repeatable: () => boolean,
     action: (handle: bigint) => Promise<AnyResult>,
   ): Promise<AnyResult> {
     // First the log-in, which may take a person's time, then the session.
-    const renewed = await renew(session.slot, ctx, false);
+    const renewed = await renew(session.slot, ctx, null);
     if (renewed !== CKR.CKR_OK) return { rv: renewed };
     const opened = await real(session, ctx);
     if (opened.rv !== CKR.CKR_OK) return { rv: opened.rv };
+    const generation = desk.generation(session.slot);
     const answer = await action(opened.handle);
     if (answer.rv === CKR.CKR_SESSION_HANDLE_INVALID || answer.rv === CKR.CKR_SESSION_CLOSED) {
       session.real = null;
-      return repeatable ? run(session, ctx, false, action) : { rv: CKR.CKR_DEVICE_REMOVED };
+      return repeatable() ? run(session, ctx, never, action) : { rv: CKR.CKR_DEVICE_REMOVED };
     }
-    if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN && repeatable && users.get(session.slot) === CKU.CKU_USER) {
-      const rv = await renew(session.slot, ctx, true);
-      return rv === CKR.CKR_OK ? run(session, ctx, false, action) : { rv };
+    if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN && repeatable() && users.get(session.slot) === CKU.CKU_USER) {
+      const rv = await renew(session.slot, ctx, generation);
+      return rv === CKR.CKR_OK ? run(session, ctx, never, action) : { rv };
     }
     return answer;
   }
@@ -137,7 +159,17 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
     async open(slot, flags, ctx) {
       if (sessions.size >= MAX_SESSIONS_PER_CLIENT) return { rv: CKR.CKR_SESSION_COUNT, session: null };
       const handle = newHandle(sessions);
-      const session: Session = { handle, slot, flags, real: null, found: null, usesPrivate: false, tail: Promise.resolve() };
+      const session: Session = {
+        handle,
+        slot,
+        flags,
+        real: null,
+        held: null,
+        keyUse: null,
+        found: null,
+        usesPrivate: false,
+        tail: Promise.resolve(),
+      };
       // Opened at once, so that a client sees the module's own reason for a no.
       const { rv } = await real(session, ctx);
       if (rv !== CKR.CKR_OK) return { rv, session: null };
@@ -150,6 +182,7 @@ export function createSessionTable({ host, desk }: Shared): SessionTable {
       users.clear();
     },
     real,
+    renew,
     release,
     run,
   };

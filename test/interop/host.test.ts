@@ -197,8 +197,8 @@ describe("a module that works", () => {
       { ...touch, state: "closed" },
     ]);
     expect(touches).toEqual([
-      { slot, waiting: true },
-      { slot, waiting: false },
+      { slot, waiting: true, client: "test" },
+      { slot, waiting: false, client: "test" },
     ]);
   });
 
@@ -212,6 +212,73 @@ describe("a module that works", () => {
     gone.abort();
     expect((await waiting).rv).toBe(CKR.CKR_FUNCTION_CANCELED);
     expect(await signing).toBe(CKR.CKR_OK);
+  });
+});
+
+describe("calls that lie in the host's pipe", () => {
+  it("are not begun once their callers have gone, also while the module is busy with the one before", async () => {
+    const host = await start({ touchNoticeMs: 50 });
+    const { session, key } = await ready(host);
+    const { session: other = 0n } = await host.cryptoki.call("C_OpenSession", { slot: await firstSlot(host), flags: 4n }, ctx);
+    expect((await host.cryptoki.call("C_SignInit", { session: other, mechanism: CKM_ECDSA, key }, ctx)).rv).toBe(CKR.CKR_OK);
+    expect((await host.cryptoki.call("C_SignInit", { session, mechanism: CKM_ECDSA, key }, ctx)).rv).toBe(CKR.CKR_OK);
+    const touched = nextEvent(host, "touch");
+    await shim.control("C_Sign sleep 400");
+    const signing = host.cryptoki.call("C_Sign", { session, data: Buffer.alloc(32), room: 256 }, ctx);
+    const gone = new AbortController();
+    const waiting = Array.from({ length: 30 }, () =>
+      host.cryptoki.call("C_Sign", { session: other, data: Buffer.alloc(32), room: 256 }, context(gone.signal)),
+    );
+    await touched;
+    gone.abort();
+    expect((await signing).rv).toBe(CKR.CKR_OK);
+    expect(new Set((await Promise.all(waiting)).map(({ rv }) => rv))).toEqual(new Set([CKR.CKR_FUNCTION_CANCELED]));
+    // Had one of them begun, the operation would be over.
+    await shim.control();
+    expect((await host.cryptoki.call("C_Sign", { session: other, data: Buffer.alloc(32), room: 256 }, ctx)).rv).toBe(CKR.CKR_OK);
+  });
+
+  it("answer in order, however many there are", async () => {
+    const host = await start();
+    const { session } = await ready(host);
+    const order: number[] = [];
+    const calls = Array.from({ length: 50 }, async (_, index) => {
+      const { rv } = await host.cryptoki.call("C_GetSessionInfo", { session }, ctx);
+      order.push(index);
+      return rv;
+    });
+    expect(new Set(await Promise.all(calls))).toEqual(new Set([CKR.CKR_OK]));
+    expect(order).toEqual(Array.from({ length: 50 }, (_, index) => index));
+  });
+
+  it("of which the module dies under the first: that one alone is lost, and no other is made with a handle of before", async () => {
+    const host = await start();
+    const { session, key, slot } = await ready(host);
+    await host.cryptoki.call("C_SignInit", { session, mechanism: CKM_ECDSA, key }, ctx);
+    await shim.control("C_Sign abort");
+    const pair = { name: "C_SignInit", args: { session, mechanism: CKM_ECDSA, key } } as const;
+    const then = { name: "C_Sign", args: { session, data: Buffer.alloc(32), room: 256 } } as const;
+    const [lost, joined, ...infos] = await Promise.all([
+      host.cryptoki.call("C_Sign", then.args, ctx),
+      host.pair(pair, then, ctx),
+      ...Array.from({ length: 10 }, () => host.cryptoki.call("C_GetTokenInfo", { slot }, ctx)),
+    ]);
+    expect(lost.rv).toBe(CKR.CKR_DEVICE_REMOVED);
+    expect(joined).toEqual({ result: { rv: CKR.CKR_SESSION_HANDLE_INVALID }, begun: false });
+    expect(new Set(infos.map(({ rv }) => rv))).toEqual(new Set([CKR.CKR_OK]));
+    expect(host.epoch).toBe(1);
+  });
+
+  it("as a pair are one crossing: the second is made only when the first says yes", async () => {
+    const host = await start();
+    const { session, key } = await ready(host);
+    const first = { name: "C_SignInit", args: { session, mechanism: CKM_ECDSA, key } } as const;
+    const then = { name: "C_Sign", args: { session, data: Buffer.alloc(32), room: 256 } } as const;
+    const signed = await host.pair(first, then, ctx);
+    expect(signed.begun).toBe(true);
+    expect((signed.result as { output?: Buffer }).output).toHaveLength(64);
+    await shim.control("C_SignInit rv 60", "C_Sign abort");
+    expect(await host.pair(first, then, ctx)).toEqual({ result: { rv: CKR.CKR_KEY_HANDLE_INVALID }, begun: false });
   });
 });
 

@@ -30,6 +30,10 @@ export interface FakeTokenHost extends TokenHost {
   onConfirm: (question: string) => Promise<boolean>;
   /** Calls that reached the module, by name. */
   readonly calls: string[];
+  /** The pairs among them, as `C_SignInit C_Sign`. */
+  readonly pairs: string[];
+  /** What the next call of a name answers, in place of being made. */
+  readonly refusals: Map<string, number>;
   /** Who is really logged in. */
   readonly users: Map<bigint, bigint>;
   readonly sessions: Map<bigint, bigint>;
@@ -40,6 +44,8 @@ export interface FakeTokenHost extends TokenHost {
   readonly serials: Map<bigint, string>;
   /** The token is pulled and another, or the same, put in. */
   swap(slot: bigint, pin: string, serial?: string): void;
+  /** Ends the operations of all sessions when this call is refused next: what a failed C_Sign does. */
+  endOperationsAt(name: CallName): void;
   /** The card forgets its log-in. */
   reset(slot: bigint): void;
 }
@@ -64,11 +70,18 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
   const sessions = new Map<bigint, bigint>();
   const users = new Map<bigint, bigint>();
   const searches = new Map<bigint, bigint[]>();
+  /** The sessions in which a signature is under way. */
+  const signing = new Set<bigint>();
+  /** The sessions whose key takes a log-in of its own, and whether the card has one: any command of another session ends it. */
+  const keyLogins = new Map<bigint, boolean>();
+  const endingAt = new Set<CallName>();
   let epoch = 0;
 
   function endSession(session: bigint): void {
     const slot = sessions.get(session);
     sessions.delete(session);
+    signing.delete(session);
+    keyLogins.delete(session);
     for (const [handle, object] of objects) if (object.session === session) objects.delete(handle);
     if (slot !== undefined && ![...sessions.values()].includes(slot)) users.delete(slot);
   }
@@ -90,7 +103,8 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     const userType = args["userType"] as bigint;
     if (userType !== CKU.CKU_CONTEXT_SPECIFIC && users.has(slot)) return { rv: CKR.CKR_USER_ALREADY_LOGGED_IN };
     if ((args["pin"] as Buffer).toString() !== host.pins.get(slot)) return { rv: CKR.CKR_PIN_INCORRECT };
-    if (userType !== CKU.CKU_CONTEXT_SPECIFIC) users.set(slot, userType);
+    if (userType === CKU.CKU_CONTEXT_SPECIFIC) keyLogins.set(args["session"] as bigint, true);
+    else users.set(slot, userType);
     return { rv: CKR.CKR_OK };
   }
 
@@ -133,9 +147,31 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
         return { rv: CKR.CKR_OK, attributes };
       }
       case "C_SignInit":
-        return { rv: object === undefined ? CKR.CKR_KEY_HANDLE_INVALID : CKR.CKR_OK };
+        if (signing.has(session)) return { rv: CKR.CKR_OPERATION_ACTIVE };
+        if (object === undefined) return { rv: CKR.CKR_KEY_HANDLE_INVALID };
+        if (findBool(object.attributes, CKA.CKA_PRIVATE) === true && !users.has(slot)) return { rv: CKR.CKR_USER_NOT_LOGGED_IN };
+        signing.add(session);
+        if (findBool(object.attributes, CKA.CKA_ALWAYS_AUTHENTICATE) === true) keyLogins.set(session, false);
+        return { rv: CKR.CKR_OK };
+      case "C_SignUpdate":
+        return { rv: signing.has(session) ? CKR.CKR_OK : CKR.CKR_OPERATION_NOT_INITIALIZED };
       case "C_Sign":
-        return { rv: CKR.CKR_OK, output: Buffer.from("signature") };
+      case "C_SignFinal": {
+        if (!signing.has(session)) return { rv: CKR.CKR_OPERATION_NOT_INITIALIZED };
+        const loggedIn = keyLogins.get(session) ?? true;
+        if (!loggedIn) {
+          signing.delete(session);
+          keyLogins.delete(session);
+          return { rv: CKR.CKR_USER_NOT_LOGGED_IN };
+        }
+        const output = Buffer.from("signature");
+        const room = args["room"] as number | null;
+        if (room === null) return { rv: CKR.CKR_OK, output: output.length };
+        if (room < output.length) return { rv: CKR.CKR_BUFFER_TOO_SMALL, output: output.length };
+        signing.delete(session);
+        keyLogins.delete(session);
+        return { rv: CKR.CKR_OK, output };
+      }
       case "C_SetPIN":
         host.tries += 1;
         return { rv: (args["oldPin"] as Buffer).toString() === host.pins.get(slot) ? CKR.CKR_OK : CKR.CKR_PIN_INCORRECT };
@@ -146,7 +182,14 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
 
   function answer(name: CallName, args: AnyArgs): AnyResult {
     host.calls.push(name);
+    const refusal = host.refusals.get(name);
+    if (refusal !== undefined) {
+      host.refusals.delete(name);
+      if (endingAt.delete(name)) signing.clear();
+      return { rv: refusal };
+    }
     const session = args["session"];
+    for (const other of keyLogins.keys()) if (other !== session) keyLogins.set(other, false);
     if (typeof session === "bigint") {
       const slot = sessions.get(session);
       return slot === undefined ? { rv: CKR.CKR_SESSION_HANDLE_INVALID } : inSession(name, session, slot, args);
@@ -175,10 +218,17 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     tries: 0,
     asked: [],
     calls: [],
+    pairs: [],
+    refusals: new Map(),
     users,
     sessions,
     // A PIN that is typed rightly, unless the test says otherwise.
-    onUnlock: async ({ slot }) => {
+    onUnlock: async ({ slot, session, userType, lost = false }) => {
+      if (userType === CKU.CKU_CONTEXT_SPECIFIC) {
+        keyLogins.set(session, true);
+        return { rv: CKR.CKR_OK, asked: true };
+      }
+      if (lost) users.delete(slot);
       const asked = users.get(slot) !== CKU.CKU_USER;
       users.set(slot, CKU.CKU_USER);
       return { rv: CKR.CKR_OK, asked };
@@ -193,6 +243,14 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
         if (ctx.signal.aborted) return { rv: CKR.CKR_FUNCTION_CANCELED } as never;
         return answer(name, args as AnyArgs) as never;
       },
+    },
+    async pair(first, then, ctx) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (ctx.signal.aborted) return { result: { rv: CKR.CKR_FUNCTION_CANCELED }, begun: false };
+      host.pairs.push(`${first.name} ${then.name}`);
+      const before = answer(first.name, first.args as AnyArgs);
+      if (before.rv !== CKR.CKR_OK) return { result: before, begun: false };
+      return { result: answer(then.name, then.args as AnyArgs), begun: true };
     },
     async unlock(request, ctx) {
       host.asked.push(`pin for ${request.who}`);
@@ -232,6 +290,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
       events.emit("token-gone", { slot });
       events.emit("token-in", { slot });
     },
+    endOperationsAt: (name) => void endingAt.add(name),
     reset: (slot) => void users.delete(slot),
   };
   return host;

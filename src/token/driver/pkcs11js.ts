@@ -2,7 +2,8 @@
  * The module itself as a TokenDriver: every call of the table, synchronously, on real handles and slots. Whoever calls
  * it is blocked as long as the module is, so it lives in a process of its own (token/host/main.ts). What pkcs11js
  * cannot carry is emulated here, or refused before the module hears of it; what stays lost is listed in
- * docs/operations.md, "What this version cannot do". A CK_RV is a value; an exception is a bug.
+ * docs/operations.md, "What this version cannot do", and tried case by case against test/interop/known-failing.txt.
+ * A CK_RV is a value; an exception is a bug.
  */
 import type { CallName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";

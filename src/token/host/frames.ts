@@ -1,26 +1,25 @@
 /*
- * How the agent and its token host talk over their pipe: a length (u32 LE) and a v8-serialised message. Both ends are
+ * How the agent and its token host talk over their pipe: a length (u32 LE) and a message (pack.ts). Both ends are
  * ours and of one version, so there is no negotiation; nothing from a bastion ever reaches this framing unparsed.
- * Received bytes are wiped once copied: a frame may hold a PIN in `client` mode.
+ * Each byte received is in one place only, for a frame may hold a PIN in `client` mode: whoever has done with a body wipes it.
  */
-import { deserialize, serialize } from "node:v8";
 import { wipeable } from "../../base/secret.js";
+import { pack, unpack } from "./pack.js";
 
 /** Larger than any call can be: the wire caps a request at 1 MiB. */
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 
-/** One message as bytes for one write. The caller may wipe it once it is written. */
-export function encodeFrame(message: object): Buffer {
-  const body = serialize(message);
-  const frame = wipeable(4 + body.length);
-  frame.writeUInt32LE(body.length);
-  body.copy(frame, 4);
-  body.fill(0);
+const HEADER_BYTES = 4;
+
+/** One message as bytes for one write. `secret`: the caller wipes it once it is written. */
+export function encodeFrame(message: object, secret = false): Buffer {
+  const frame = pack(message, HEADER_BYTES, secret);
+  frame.writeUInt32LE(frame.length - HEADER_BYTES);
   return frame;
 }
 
 export interface FrameDecoder {
-  /** Takes a chunk of any size, wipes it, and answers the bodies it completed. Throws RangeError over the limit. */
+  /** Takes a chunk of any size, which is the decoder's then, and answers the bodies it completed. Throws RangeError over the limit. */
   push(chunk: Buffer): Buffer[];
 }
 
@@ -42,11 +41,19 @@ export function createFrameDecoder(): FrameDecoder {
           if (headerBytes < 4) break;
           const length = header.readUInt32LE();
           if (length === 0 || length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${length} bytes`);
+          // All of it is here: no copy.
+          if (length <= chunk.length - offset) {
+            bodies.push(chunk.subarray(offset, offset + length));
+            offset += length;
+            headerBytes = 0;
+            continue;
+          }
           body = wipeable(length);
           filled = 0;
           headerBytes = 0;
         }
         const taken = chunk.copy(body, filled, offset, offset + body.length - filled);
+        chunk.fill(0, offset, offset + taken);
         filled += taken;
         offset += taken;
         if (filled === body.length) {
@@ -54,13 +61,12 @@ export function createFrameDecoder(): FrameDecoder {
           body = null;
         }
       }
-      chunk.fill(0);
       return bodies;
     },
   };
 }
 
-/** The message in a body. Buffers in it are views of the body: wiping one wipes the other. */
+/** The message in a body; throws RangeError where it is none. Buffers in it are views of the body: wiping one wipes the other. */
 export function decodeBody<T>(body: Buffer): T {
-  return deserialize(body) as T;
+  return unpack(body) as T;
 }

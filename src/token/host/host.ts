@@ -1,6 +1,6 @@
 /*
  * The token host as the agent sees it: a Cryptoki over a process that holds the module, restarted when the module
- * crashes or hangs, and the questions that only that process may ask. Calls go to the module one at a time. It must
+ * crashes or hangs, and the questions that only that process may ask. The module has one call at a time. It must
  * never hold a PIN (a client's own, passed through, aside) and never let a module take the agent down.
  */
 import { fstatSync } from "node:fs";
@@ -10,12 +10,12 @@ import { type Log, silentLog } from "../../base/log.js";
 import { printable } from "../../base/printable.js";
 import type { CallClass } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
-import type { CallContext, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
-import type { PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
+import type { CallContext, CallResult, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
+import type { HostStep, PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
 import { checkModuleFile } from "./module-file.js";
 import { createSupervisor } from "./supervisor.js";
 
-export type { PinSource, UnlockRequest, UnlockResult } from "./messages.js";
+export type { HostStep, PinSource, UnlockRequest, UnlockResult } from "./messages.js";
 
 export interface TokenHostOptions {
   readonly modulePath: string;
@@ -40,12 +40,20 @@ export interface HostEvents extends CryptokiEvents {
   fault: { readonly reason: string };
 }
 
+/** What came of two calls in one crossing: the answer of the second, or with `begun` false the first one's that kept it from being made. */
+export interface PairAnswer {
+  readonly result: CallResult;
+  readonly begun: boolean;
+}
+
 export interface TokenHost extends AsyncDisposable {
   /**
    * REAL handles and slots. C_Initialize and C_Finalize answer CKR_OK and do nothing: the module is initialised as
    * long as the process lives. A call whose session is of an earlier epoch answers CKR_SESSION_HANDLE_INVALID.
    */
   readonly cryptoki: Cryptoki;
+  /** Makes `first`, and when that answers CKR_OK `then`, in one crossing and with nobody's call between them. */
+  pair(first: HostStep, then: HostStep, ctx: CallContext): Promise<PairAnswer>;
   /**
    * Logs in with the PIN of the source, one request after another: who waits in line and finds the token open is told
    * that nobody was asked. A token with a PIN pad of its own answers CKR_FUNCTION_NOT_SUPPORTED.
@@ -125,6 +133,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
   const close = () => supervisor.close();
   return {
     cryptoki: { call: supervisor.call, events, close: async () => {} },
+    pair: supervisor.pair,
     unlock,
     confirm: (question, ctx, timeoutMs = CONFIRM_TIMEOUT_MS) => answer((id) => ({ kind: "confirm", id, question, timeoutMs }), ctx.signal),
     canAsk: () => answer((id) => ({ kind: "can-ask", id })),

@@ -14,7 +14,7 @@ import type { CallArgs, CallResult } from "../../cryptoki/types.js";
 import { createDriver, type TokenDriver } from "../driver/pkcs11js.js";
 import type { Asker } from "./asker.js";
 import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
-import type { FromHost, ToHost } from "./messages.js";
+import type { FromHost, HostStep, ToHost } from "./messages.js";
 import { checkPinFile } from "./pin-file.js";
 import { createPinentry, findPinentry } from "./pinentry.js";
 import { createPresence, type Presence } from "./presence.js";
@@ -25,6 +25,12 @@ const PIPE_FD = 3;
 const PIN_FD = 4;
 /** How often a token whose PIN is held is looked for when nobody calls: its PIN goes when it goes. */
 const PRESENCE_INTERVAL_MS = 3000;
+
+interface Arrived {
+  readonly message: Extract<ToHost, { kind: "call" }>;
+  /** What the message's buffers are views of: wiped when it is done with, for it may hold a PIN. */
+  readonly body: Buffer;
+}
 
 interface Running {
   readonly driver: TokenDriver;
@@ -41,11 +47,14 @@ process.on("SIGTERM", () => end());
 const pipe = new Socket({ fd: PIPE_FD, readable: true, writable: true });
 const decoder = createFrameDecoder();
 const cancels = new Map<number, AbortController>();
+/** Calls that the module has not begun, in order. */
+const inbox: Arrived[] = [];
+let turnIsDue = false;
 let running: Running | null = null;
 let ending = false;
 
-function send(message: FromHost): void {
-  if (!ending) pipe.write(encodeFrame(message));
+function send(message: FromHost, written?: () => void): void {
+  if (!ending) pipe.write(encodeFrame(message), written);
 }
 
 /** Ends the questions (which puts the terminal back), wipes the PINs, releases the module. */
@@ -54,6 +63,7 @@ function end(): void {
   ending = true;
   for (const cancel of cancels.values()) cancel.abort();
   running?.unlocker.dispose();
+  for (const { body } of inbox.splice(0)) body.fill(0);
   // The questions end in the microtasks that the aborts have queued.
   setImmediate(() => {
     running?.driver.finalize();
@@ -131,17 +141,54 @@ async function asking<T>(id: number, run: (signal: AbortSignal) => Promise<T>): 
   }
 }
 
-async function handle(message: ToHost, host: Running): Promise<void> {
-  switch (message.kind) {
-    case "call": {
-      const { id, name } = message;
-      const args = message.args as CallArgs<CallName>;
-      const result: CallResult = host.driver.call(name, args);
-      // What the answer says about tokens is told first, so that whoever acts on the answer knows it.
-      host.presence.observe(name, args, result);
-      send({ kind: "result", id, result });
-      return;
+/** What the answer says about tokens is told first, so that whoever acts on the answer knows it. */
+function makeStep({ driver, presence }: Running, { name, args }: HostStep): CallResult {
+  const result: CallResult = driver.call(name, args as CallArgs<CallName>);
+  presence.observe(name, args, result);
+  return result;
+}
+
+function make(host: Running, { id, name, args, first }: Arrived["message"]): FromHost {
+  const before = first === undefined ? null : makeStep(host, first);
+  if (before !== null && before.rv !== CKR.CKR_OK) return { kind: "result", id, result: before, begun: false };
+  return { kind: "result", id, result: makeStep(host, { name, args }) };
+}
+
+/**
+ * Each call has a turn of the event loop to itself, so that a `withdraw` that came while the module was busy is read before the
+ * next call begins; and the next waits until the answer to the last has left this process, so that the agent can tell what
+ * the module may have seen when it dies.
+ */
+function takeTurns(): void {
+  if (turnIsDue || inbox.length === 0) return;
+  turnIsDue = true;
+  setImmediate(() => {
+    const arrived = inbox.shift();
+    const over = () => {
+      turnIsDue = false;
+      takeTurns();
+    };
+    if (arrived === undefined || running === null || ending) return over();
+    try {
+      send(make(running, arrived.message), over);
+    } catch (error) {
+      endOnBug(error);
     }
+    arrived.body.fill(0);
+  });
+}
+
+function withdraw(id: number): void {
+  const at = inbox.findIndex(({ message }) => message.id === id);
+  if (at < 0) return;
+  for (const { message, body } of inbox.splice(at, 1)) {
+    body.fill(0);
+    send({ kind: "result", id, result: { rv: CKR.CKR_FUNCTION_CANCELED }, begun: message.first === undefined });
+  }
+}
+
+async function handle(message: Exclude<ToHost, { kind: "call" }>, host: Running): Promise<void> {
+  switch (message.kind) {
     case "unlock": {
       const { id, request } = message;
       send({ kind: "unlocked", id, result: await asking(id, (signal) => host.unlocker.unlock(request, signal)) });
@@ -158,6 +205,9 @@ async function handle(message: ToHost, host: Running): Promise<void> {
     case "lock":
       lock(host, message.slot);
       send({ kind: "answer", id: message.id, yes: true });
+      return;
+    case "withdraw":
+      withdraw(message.id);
       return;
     case "cancel":
       cancels.get(message.id)?.abort();
@@ -179,15 +229,18 @@ function receive(body: Buffer): void {
     return;
   }
   if (running === null) return;
-  // A bug in here must look like a crash: the agent answers the call and starts a fresh process.
-  handle(message, running)
-    .catch((error: unknown) => {
-      process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);
-      process.exit(70);
-    })
-    .finally(() => {
-      if (message.kind === "call") body.fill(0);
-    });
+  if (message.kind === "call") {
+    inbox.push({ message, body });
+    takeTurns();
+    return;
+  }
+  handle(message, running).catch(endOnBug);
+}
+
+/** A bug in here must look like a crash: the agent answers the call and starts a fresh process. */
+function endOnBug(error: unknown): never {
+  process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(70);
 }
 
 pipe.on("data", (chunk: Buffer) => {

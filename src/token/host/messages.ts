@@ -19,6 +19,8 @@ export interface UnlockRequest {
   readonly session: bigint;
   /** CKU_USER or CKU_CONTEXT_SPECIFIC. */
   readonly userType: bigint;
+  /** The module has answered CKR_USER_NOT_LOGGED_IN: what it says of its own log-in is not believed. Default false. */
+  readonly lost?: boolean;
   /** Who asks, as the question shows it: `ops@bastion`. */
   readonly who: string;
   /** For each question; default 60,000. */
@@ -44,10 +46,20 @@ export interface PromptEvent {
   readonly triesLeft: number | null;
 }
 
-/** Agent to host. */
+/** A call of the table on real handles. */
+export interface HostStep {
+  readonly name: CallName;
+  readonly args: object;
+}
+
+/**
+ * Agent to host. Calls run in order, each in a turn of its own; all else is taken up when it arrives. A call with `first` is two in
+ * one crossing: `first` is made, and the call itself only when that answered CKR_OK. `withdraw` drops a call that has not begun.
+ */
 export type ToHost =
   | { readonly kind: "start"; readonly modulePath: string; readonly pinSource: PinSource; readonly pinentry: string | null }
-  | { readonly kind: "call"; readonly id: number; readonly name: CallName; readonly args: object }
+  | { readonly kind: "call"; readonly id: number; readonly name: CallName; readonly args: object; readonly first?: HostStep }
+  | { readonly kind: "withdraw"; readonly id: number }
   | { readonly kind: "unlock"; readonly id: number; readonly request: UnlockRequest }
   | { readonly kind: "confirm"; readonly id: number; readonly question: string; readonly timeoutMs: number }
   | { readonly kind: "cancel"; readonly id: number }
@@ -59,7 +71,8 @@ export type ToHost =
 export type FromHost =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string; readonly hint: string | null }
-  | { readonly kind: "result"; readonly id: number; readonly result: CallResult }
+  /** `begun` false: the call's `first` did not answer CKR_OK, and this is its answer. */
+  | { readonly kind: "result"; readonly id: number; readonly result: CallResult; readonly begun?: boolean }
   | { readonly kind: "unlocked"; readonly id: number; readonly result: UnlockResult }
   | { readonly kind: "answer"; readonly id: number; readonly yes: boolean }
   /** The host is about to call the module of its own accord: the deadline of this class holds until `idle`. */

@@ -1,20 +1,22 @@
 /*
- * Keeps one token host process alive: hands it one call at a time, notices a crash or a hang, kills, restarts, and
+ * Keeps one token host process alive: hands it calls, notices a crash or a hang, kills, restarts, and
  * answers for what was lost. It must never replay a call that may have reached the module, and never send a handle of
  * an earlier epoch to a new process, where the same number may mean another object.
  */
 import { TokenfwdError } from "../../base/errors.js";
 import type { Emitter } from "../../base/events.js";
-import type { Log } from "../../base/log.js";
+import { type Log, silentLog } from "../../base/log.js";
 import { type CallClass, type CallName, callByName } from "../../cryptoki/calls.js";
 import { CKR, rvName } from "../../cryptoki/rv.js";
 import type { CallArgs, CallContext, CallResult } from "../../cryptoki/types.js";
+import { createCallLine, type LineCall } from "./call-line.js";
 import { type HostChild, startHostChild } from "./child.js";
 import { createFaultCounter, DEADLINES_MS, LOAD_DEADLINE_MS, TOUCH_NOTICE_MS } from "./deadlines.js";
-import type { HostEvents } from "./host.js";
-import type { FromHost, ToHost } from "./messages.js";
+import type { HostEvents, PairAnswer } from "./host.js";
+import type { FromHost, HostStep, ToHost } from "./messages.js";
 import { restoreTerminal } from "./terminal.js";
 import { createTouchWatch } from "./touch-watch.js";
+import { createWithdrawals } from "./withdrawals.js";
 
 export interface SupervisorOptions {
   readonly start: Extract<ToHost, { kind: "start" }>;
@@ -34,6 +36,8 @@ export interface Supervisor {
   /** Resolves when the module is loaded for the first time; rejects with what went wrong, and nothing is left. */
   readonly ready: Promise<void>;
   call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>>;
+  /** See TokenHost.pair. */
+  pair(first: HostStep, then: HostStep, ctx: CallContext): Promise<PairAnswer>;
   /** A request beside the calls; null when it was aborted or the process died under it. */
   request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null>;
   readonly epoch: number;
@@ -41,26 +45,15 @@ export interface Supervisor {
   close(): Promise<void>;
 }
 
-interface QueuedCall {
-  readonly id: number;
-  readonly name: CallName;
-  readonly args: object;
-  readonly class: CallClass;
-  readonly epoch: number;
-  finish(result: CallResult): void;
-}
-
 export function createSupervisor(options: SupervisorOptions): Supervisor {
   const { start, shownPath, events, log, loadTimeoutMs = LOAD_DEADLINE_MS } = options;
   const deadlines = { ...DEADLINES_MS, ...options.deadlinesMs };
   const touch = createTouchWatch(events, options.touchNoticeMs ?? TOUCH_NOTICE_MS);
-  const queue: QueuedCall[] = [];
   const requests = new Map<number, (reply: Reply | null) => void>();
   /** Requests that wait for the process to be ready. */
   const waiting = new Set<(ready: boolean) => void>();
   let state: "starting" | "ready" | "backoff" | "resting" | "closed" = "starting";
   let child: HostChild | null = null;
-  let running: QueuedCall | null = null;
   let epoch = 0;
   let loads = 0;
   let nextId = 1;
@@ -82,24 +75,20 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
       child?.kill();
     }, ms);
   }
-  const watchCall = (call: QueuedCall) => watch(deadlines[call.class], call.name);
+  const watchCall = (call: LineCall) => watch(deadlines[call.class], call.name);
 
-  function pump(): void {
-    while (state === "ready" && running === null) {
-      const call = queue.shift();
-      if (call === undefined) return;
-      // Handles of a process that is gone name nothing, or worse, something else.
-      if (call.epoch !== epoch && "session" in call.args) {
-        call.finish({ rv: CKR.CKR_SESSION_HANDLE_INVALID });
-        continue;
-      }
-      running = call;
+  const line = createCallLine({
+    epoch: () => epoch,
+    isReady: () => state === "ready",
+    send: (message, secret) => child?.send(message, secret),
+    onHead(call) {
+      if (call === null) return clearTimeout(watchdog);
       watchCall(call);
-      touch.begin(call.class, call.args);
-      const { id, name, args } = call;
-      child?.send({ kind: "call", id, name, args }, call.class === "login" || call.class === "mutation");
-    }
-  }
+      touch.begin(call.class, call.args, call.client);
+    },
+    onAnswer: (call, result) => touch.end(call.name, call.args, result),
+  });
+  const withdrawals = createWithdrawals<LineCall>((call) => line.withdraw(call));
 
   function onMessage(message: FromHost): void {
     switch (message.kind) {
@@ -114,21 +103,14 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         settleReady?.resolve();
         settleReady = null;
         for (const resume of [...waiting]) resume(true);
-        pump();
+        line.pump();
         return;
       case "failed":
         loadFailure = new TokenfwdError(message.code, message.message, message.hint === null ? {} : { hint: message.hint });
         return;
-      case "result": {
-        const call = running;
-        if (call === null || call.id !== message.id) return;
-        clearTimeout(watchdog);
-        running = null;
-        touch.end(call.name, call.args, message.result);
-        call.finish(message.result);
-        pump();
+      case "result":
+        line.answered(message);
         return;
-      }
       case "unlocked":
       case "answer":
         requests.get(message.id)?.(message);
@@ -138,7 +120,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         return;
       case "idle":
         clearTimeout(watchdog);
-        if (running !== null) watchCall(running);
+        if (line.head !== null) watchCall(line.head);
         return;
       case "prompt":
         openPrompt = message.prompt.state === "open" ? message : null;
@@ -151,7 +133,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   }
 
   function answerQueue(rv: number): void {
-    for (const call of queue.splice(0)) call.finish({ rv });
+    line.answerQueue(rv);
     for (const resume of [...waiting]) resume(false);
   }
 
@@ -160,8 +142,6 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     const reason = killReason ?? how;
     child = null;
     killReason = null;
-    const lost = running;
-    running = null;
     touch.end(null, {}, { rv: CKR.CKR_DEVICE_REMOVED });
     if (openPrompt !== null) {
       // It died with the terminal in its hands.
@@ -169,9 +149,12 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
       events.emit("prompt", { ...openPrompt.prompt, state: "closed" });
       openPrompt = null;
     }
-    lost?.finish({ rv: state === "closed" ? CKR.CKR_CRYPTOKI_NOT_INITIALIZED : CKR.CKR_DEVICE_REMOVED });
+    const lost = line.lost(state === "closed" ? CKR.CKR_CRYPTOKI_NOT_INITIALIZED : CKR.CKR_DEVICE_REMOVED);
     for (const settle of [...requests.values()]) settle(null);
-    if (state === "closed") return;
+    if (state === "closed") {
+      answerQueue(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
+      return;
+    }
     if (settleReady !== null) {
       state = "closed";
       const fault = new TokenfwdError("E_MODULE_FAULT", `${shownPath} ${reason} while it was loaded`, {
@@ -184,7 +167,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     }
     const text = loadFailure?.message ?? `the module's process ${reason}`;
     loadFailure = null;
-    log.warn("the token host died", { reason: text, call: lost?.name ?? null });
+    log.warn("the token host died", { reason: text, call: lost });
     const { resting, waitMs } = faults.note();
     state = resting ? "resting" : "backoff";
     restart = setTimeout(launch, waitMs);
@@ -210,36 +193,35 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     started.send(start);
   }
 
-  function call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>> {
-    const answer = (rv: number) => Promise.resolve({ rv } as CallResult<N>);
+  /** Answers once the call has come back, or could not go. */
+  function enter(first: HostStep | null, then: HostStep, ctx: CallContext): Promise<PairAnswer> {
+    const answer = (rv: number) => Promise.resolve({ result: { rv }, begun: first === null });
     if (state === "closed") return answer(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
     if (state === "resting") return answer(CKR.CKR_DEVICE_REMOVED);
     if (ctx.signal.aborted) return answer(CKR.CKR_FUNCTION_CANCELED);
     return new Promise((resolve) => {
-      const withdraw = () => {
-        const at = queue.indexOf(queued);
-        // What has reached the module cannot be taken back.
-        if (at < 0) return;
-        queue.splice(at, 1);
-        queued.finish({ rv: CKR.CKR_FUNCTION_CANCELED });
-      };
-      const id = nextId++;
-      const queued: QueuedCall = {
-        id,
+      const { name, args } = then;
+      const entered: LineCall = {
+        id: nextId++,
         name,
         args,
+        first,
         class: callByName(name).class,
+        client: ctx.client,
         epoch,
-        finish(result) {
-          ctx.signal.removeEventListener("abort", withdraw);
-          log.debug("module call", { call: name, rv: rvName(result.rv) });
-          resolve(result as CallResult<N>);
+        finish(result, begun) {
+          leave();
+          if (log !== silentLog) log.debug("module call", { call: begun || first === null ? name : first.name, rv: rvName(result.rv) });
+          resolve({ result, begun });
         },
       };
-      ctx.signal.addEventListener("abort", withdraw, { once: true });
-      queue.push(queued);
-      pump();
+      const leave = withdrawals.watch(ctx.signal, entered);
+      line.add(entered);
     });
+  }
+
+  async function call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>> {
+    return (await enter(null, { name, args }, ctx)).result as CallResult<N>;
   }
 
   async function request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null> {
@@ -281,6 +263,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   return {
     ready,
     call,
+    pair: enter,
     request,
     get epoch() {
       return epoch;

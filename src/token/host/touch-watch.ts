@@ -10,8 +10,8 @@ import type { CallResult } from "../../cryptoki/types.js";
 import type { HostEvents } from "./host.js";
 
 export interface TouchWatch {
-  /** A call has gone to the module. */
-  begin(cls: CallClass, args: object): void;
+  /** A call of this client has gone to the module. */
+  begin(cls: CallClass, args: object, client: string): void;
   /** It has come back; `name` null when it was lost. */
   end(name: CallName | null, args: object, result: CallResult): void;
   /** The process is a new one: its sessions are others. */
@@ -22,26 +22,26 @@ export function createTouchWatch(events: Emitter<HostEvents>, noticeMs: number):
   const slots = new Map<bigint, bigint>();
   const labels = new Map<bigint, string>();
   let timer: NodeJS.Timeout | undefined;
-  let waiting: { readonly slot: bigint; readonly token: string } | null = null;
+  let waiting: { readonly slot: bigint; readonly token: string; readonly client: string } | null = null;
 
   return {
-    begin(cls, args) {
+    begin(cls, args, client) {
       if (cls !== "sign" && cls !== "decrypt") return;
       const { session } = args as { session?: bigint };
       timer = setTimeout(() => {
         const slot = slots.get(session ?? -1n) ?? 0n;
-        waiting = { slot, token: labels.get(slot) ?? "" };
+        waiting = { slot, token: labels.get(slot) ?? "", client };
         events.emit("prompt", { kind: "touch", state: "open", token: waiting.token, triesLeft: null });
-        events.emit("touch", { slot, waiting: true });
+        events.emit("touch", { slot, waiting: true, client });
       }, noticeMs);
     },
     end(name, args, result) {
       clearTimeout(timer);
       if (waiting !== null) {
-        const { slot, token } = waiting;
+        const { slot, token, client } = waiting;
         waiting = null;
         events.emit("prompt", { kind: "touch", state: "closed", token, triesLeft: null });
-        events.emit("touch", { slot, waiting: false });
+        events.emit("touch", { slot, waiting: false, client });
       }
       if (result.rv !== CKR.CKR_OK) return;
       const { slot, session } = args as { slot?: bigint; session?: bigint };

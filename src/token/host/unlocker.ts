@@ -231,8 +231,11 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
     if (state.rv !== CKR.CKR_OK) return { rv: state.rv, asked: false };
     // Its PIN is typed on its own pad, which takes a NULL PIN, and the driver cannot pass one.
     if (state.flags & CKF.CKF_PROTECTED_AUTHENTICATION_PATH) return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED, asked: false };
-    if (alreadyIn(request)) return { rv: CKR.CKR_OK, asked: false };
+    const isIn = alreadyIn(request);
+    if (isIn && request.lost !== true) return { rv: CKR.CKR_OK, asked: false };
     if (state.flags & CKF.CKF_USER_PIN_LOCKED) return locked(false);
+    // The card has been reset, and the module has not noticed: it would refuse a log-in, or make none.
+    if (isIn) driver.call("C_Logout", { session: request.session });
     switch (source.kind) {
       case "client":
         return refusedBy("no-source", false);

@@ -1,0 +1,121 @@
+/*
+ * The calls on their way to the module, in order: a queue here, and a window of calls that lie in the host's pipe already,
+ * so that the host need not wait for us between two. The host takes up a call only when the answer to the one before it has
+ * left its process; so of what was sent, the oldest unanswered call alone may have reached the module when the process dies.
+ * It must never send a call twice that may have reached the module, nor a handle of an earlier epoch to a new process.
+ */
+import type { CallClass, CallName } from "../../cryptoki/calls.js";
+import { CKR } from "../../cryptoki/rv.js";
+import type { CallResult } from "../../cryptoki/types.js";
+import type { FromHost, HostStep, ToHost } from "./messages.js";
+
+/** One call, and another that must succeed first if there is one. */
+export interface LineCall extends HostStep {
+  readonly id: number;
+  readonly first: HostStep | null;
+  readonly class: CallClass;
+  readonly client: string;
+  readonly epoch: number;
+  /** `begun` false: `first` has answered, and the call itself was not made. */
+  finish(result: CallResult, begun: boolean): void;
+}
+
+export interface CallLineOptions {
+  /** Now; a call of an earlier one that names a session is not sent. */
+  epoch(): number;
+  /** False holds everything back: there is no process that could take it. */
+  isReady(): boolean;
+  send(message: ToHost, secret: boolean): void;
+  /** This call is the module's now; null: none is. */
+  onHead(call: LineCall | null): void;
+  /** It has come back, before it is finished. */
+  onAnswer(call: LineCall, result: CallResult): void;
+}
+
+export interface CallLine {
+  readonly head: LineCall | null;
+  add(call: LineCall): void;
+  /** The caller has gone: a call that the module has not begun is answered CKR_FUNCTION_CANCELED, any other runs to its end. */
+  withdraw(call: LineCall): void;
+  /** Sends as much as the window has room for. */
+  pump(): void;
+  answered(message: Extract<FromHost, { kind: "result" }>): void;
+  /** The process has died: finishes the head with `rv`; what was sent behind it had not begun, and waits for the next process. */
+  lost(rv: number): CallName | null;
+  /** Answers everything that is not sent. */
+  answerQueue(rv: number): void;
+}
+
+/** Enough to keep the host busy while an answer and the next call cross; few enough that a dead client's calls are soon gone. */
+const WINDOW = 16;
+
+export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallLineOptions): CallLine {
+  const queue: LineCall[] = [];
+  const sent: LineCall[] = [];
+  /** Sent, and taken back since. */
+  const withdrawn = new Set<LineCall>();
+
+  function pump(): void {
+    while (isReady() && sent.length < WINDOW) {
+      const call = queue.shift();
+      if (call === undefined) return;
+      // Handles of a process that is gone name nothing, or worse, something else.
+      if (call.epoch !== epoch() && "session" in call.args) {
+        call.finish({ rv: CKR.CKR_SESSION_HANDLE_INVALID }, call.first === null);
+        continue;
+      }
+      sent.push(call);
+      if (sent.length === 1) onHead(call);
+      const { id, name, args, first } = call;
+      const message = first === null ? ({ kind: "call", id, name, args } as const) : ({ kind: "call", id, name, args, first } as const);
+      send(message, call.class === "login" || call.class === "mutation");
+    }
+  }
+
+  return {
+    get head() {
+      return sent[0] ?? null;
+    },
+    add(call) {
+      queue.push(call);
+      pump();
+    },
+    withdraw(call) {
+      const at = queue.indexOf(call);
+      if (at >= 0) {
+        queue.splice(at, 1);
+        call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null);
+      } else if (sent.indexOf(call) > 0) {
+        // Whether it has begun meanwhile only the host knows: its answer says so.
+        withdrawn.add(call);
+        send({ kind: "withdraw", id: call.id }, false);
+      }
+    },
+    pump,
+    answered({ id, result, begun }) {
+      const at = sent.findIndex((call) => call.id === id);
+      const call = sent[at];
+      if (call === undefined) return;
+      sent.splice(at, 1);
+      withdrawn.delete(call);
+      if (at === 0) {
+        onAnswer(call, result);
+        onHead(sent[0] ?? null);
+      }
+      call.finish(result, begun ?? true);
+      pump();
+    },
+    lost(rv) {
+      const [head, ...rest] = sent.splice(0);
+      if (head === undefined) return null;
+      for (const call of rest) if (withdrawn.has(call)) call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null);
+      queue.unshift(...rest.filter((call) => !withdrawn.has(call)));
+      withdrawn.clear();
+      head.finish({ rv }, true);
+      return head.name;
+    },
+    answerQueue(rv) {
+      for (const call of queue.splice(0)) call.finish({ rv }, call.first === null);
+    },
+  };
+}
