@@ -14,6 +14,9 @@ export interface Link {
 }
 
 export interface NamespacePair extends Disposable {
+  /** The names that `ip netns` knows them by. */
+  readonly workstation: string;
+  readonly bastion: string;
   /** Words in front of a program that shall run on the workstation or the bastion; they end in an exec. */
   readonly onWorkstation: readonly string[];
   readonly onBastion: readonly string[];
@@ -65,6 +68,8 @@ export function createNamespaces(): NamespacePair {
       ip("-n", name, "link", "set", "lo", "up");
     }
     return {
+      workstation,
+      bastion,
       onWorkstation: ["ip", "netns", "exec", workstation],
       onBastion: ["ip", "netns", "exec", bastion],
       links: [join(1, "192.0.2"), join(2, "198.51.100")],
