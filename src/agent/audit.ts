@@ -8,7 +8,7 @@ import { CKA, findBytes } from "../cryptoki/attributes.js";
 import { type AnyCall, type CallName, callByName } from "../cryptoki/calls.js";
 import { mechanismName } from "../cryptoki/mechanisms.js";
 import { CKR } from "../cryptoki/rv.js";
-import type { AnyArgs, AnyResult, CallContext, Cryptoki, Mechanism, Origin } from "../cryptoki/types.js";
+import type { AnyArgs, AnyResult, CallArgs, CallContext, Cryptoki, Mechanism, Origin } from "../cryptoki/types.js";
 
 /** One use of a private key. `key` is its label, else its id in hex; texts are printable. */
 export interface KeyUse {
@@ -37,6 +37,9 @@ interface Operation {
 /** Calls of the 3.0 message operations: one init, then any number of uses, each a use of its own. */
 const isOfMessages = ({ name }: AnyCall): boolean => name.includes("Message");
 
+const usesKey = ({ name, class: cls }: AnyCall): boolean =>
+  cls === "sign" || cls === "decrypt" || name === "C_UnwrapKey" || name === "C_WrapKey";
+
 /** What runs beside other operations of a session: signing, signing with recovery, signing messages, decryption. */
 function kindOf(call: AnyCall): string {
   if (isOfMessages(call)) return `${call.class} of messages`;
@@ -62,9 +65,7 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
   const sessions = new Map<bigint, { readonly slot: bigint; readonly running: Map<string, Operation> }>();
   const names = new Map<bigint, string>();
 
-  async function nameOf(session: bigint, object: bigint, ctx: CallContext): Promise<string> {
-    const known = names.get(object);
-    if (known !== undefined) return known;
+  async function askName(session: bigint, object: bigint, ctx: CallContext): Promise<string> {
     const query = [CKA.CKA_LABEL, CKA.CKA_ID].map((type) => ({ type, room: MAX_LABEL_BYTES }));
     // Whoever takes a request back while the key is in use is told of under the key's name all the same.
     const asking = { ...ctx, signal: new AbortController().signal };
@@ -86,49 +87,55 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
     else if (name === "C_Finalize") sessions.clear();
   }
 
+  /** A call that uses a private key, or begins to. */
+  async function use(call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    const session = args["session"] as bigint;
+    // Looked up before: calls of one client overlap, and its session may be closed while the key is in use.
+    const running = sessions.get(session)?.running;
+    const answer = (await inner.call(call.name, args as CallArgs, ctx)) as AnyResult;
+    const key = keyArgument(args);
+    const kind = kindOf(call);
+    const type = (args["mechanism"] as Mechanism | null | undefined)?.type;
+    const mechanism = type === undefined ? "none" : mechanismName(type);
+    if (call.phase === "init") {
+      if (answer.rv === CKR.CKR_OK && key !== undefined) running?.set(kind, { key, mechanism, reported: false });
+      return answer;
+    }
+    const operation = key === undefined ? running?.get(kind) : { key, mechanism, reported: false };
+    // A length query, and a buffer that was too small, have used nothing yet.
+    const asksLength = args["room"] === null || answer.rv === CKR.CKR_BUFFER_TOO_SMALL;
+    if (operation === undefined || asksLength) return answer;
+    const messages = isOfMessages(call);
+    const finishes = messages ? call.phase === "once" : call.phase !== "update";
+    if (call.phase === "final" || (finishes && !messages)) running?.delete(kind);
+    if ((operation.reported && !messages) || !(finishes || gives(call, answer))) return answer;
+    operation.reported = true;
+    onUse({
+      client: ctx.client,
+      key: names.get(operation.key) ?? (await askName(session, operation.key, ctx)),
+      mechanism: operation.mechanism,
+      call: call.name,
+      ok: answer.rv === CKR.CKR_OK,
+      rv: answer.rv,
+      origin: ctx.origin,
+      purpose: ctx.purpose === undefined ? null : printable(ctx.purpose),
+      input: ctx.input ?? null,
+    });
+    return answer;
+  }
+
   return {
     events: inner.events,
     close: () => inner.close(),
-    async call(name, args, ctx) {
+    call(name, args, ctx) {
       const call = callByName(name);
-      const given = args as AnyArgs;
-      const session = given["session"] as bigint;
-      const uses = call.class === "sign" || call.class === "decrypt" || name === "C_UnwrapKey" || name === "C_WrapKey";
-      // Looked up before: calls of one client overlap, and its session may be closed while the key is in use.
-      const running = uses ? sessions.get(session)?.running : undefined;
-      const answer = (await inner.call(name, args, ctx)) as AnyResult;
-      follow(name, given, answer);
-      if (!uses) return answer as never;
-      const key = keyArgument(given);
-      const kind = kindOf(call);
-      const type = (given["mechanism"] as Mechanism | null | undefined)?.type;
-      const mechanism = type === undefined ? "none" : mechanismName(type);
-      if (call.phase === "init") {
-        if (answer.rv === CKR.CKR_OK && key !== undefined) running?.set(kind, { key, mechanism, reported: false });
-        return answer as never;
-      }
-      const operation = key === undefined ? running?.get(kind) : { key, mechanism, reported: false };
-      // A length query, and a buffer that was too small, have used nothing yet.
-      const asksLength = given["room"] === null || answer.rv === CKR.CKR_BUFFER_TOO_SMALL;
-      if (operation === undefined || asksLength) return answer as never;
-      const messages = isOfMessages(call);
-      const finishes = messages ? call.phase === "once" : call.phase !== "update";
-      if (call.phase === "final" || (finishes && !messages)) running?.delete(kind);
-      if ((operation.reported && !messages) || !(finishes || gives(call, answer))) return answer as never;
-      operation.reported = true;
-      const ok = answer.rv === CKR.CKR_OK;
-      onUse({
-        client: ctx.client,
-        key: await nameOf(session, operation.key, ctx),
-        mechanism: operation.mechanism,
-        call: name,
-        ok,
-        rv: answer.rv,
-        origin: ctx.origin,
-        purpose: ctx.purpose === undefined ? null : printable(ctx.purpose),
-        input: ctx.input ?? null,
+      if (usesKey(call)) return use(call, args as AnyArgs, ctx) as Promise<never>;
+      const answering = inner.call(name, args, ctx);
+      if (call.class !== "session") return answering;
+      return answering.then((answer) => {
+        follow(name, args as AnyArgs, answer as AnyResult);
+        return answer;
       });
-      return answer as never;
     },
   };
 }

@@ -110,15 +110,19 @@ function tellEvents({ client, epoch, slotEvents, touches }: RpcSessionOptions, t
  * token, for raw mechanisms take anything. Absent where nobody here can say.
  */
 function inputOf({ isDigest, mechanism, parameter }: SignMessage): Pick<CallContext, "input"> {
-  if (isDigest) return { input: "digest" };
+  if (isDigest) return DIGEST;
   // CKM_RSA_PKCS_PSS is given no document without the parameter that names its hash; one of CKM_EDDSA may say that the data is hashed.
   const isHashed =
     mechanism === null ||
     hashOfMechanism(mechanism) !== null ||
     mechanism === CKM.CKM_RSA_PKCS_PSS ||
     (mechanism === CKM.CKM_EDDSA && parameter === null);
-  return isHashed ? { input: "document" } : {};
+  return isHashed ? DOCUMENT : UNTOLD;
 }
+const DIGEST = { input: "digest" } as const;
+const DOCUMENT = { input: "document" } as const;
+const UNTOLD = {};
+const NO_DEADLINE = {};
 
 /** The snapshot of what this client sees now. */
 function snapshotOf(tokens: readonly TokenEntry[], epoch: number): Snapshot {
@@ -168,7 +172,15 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
       return { agent, snapshot: tokens === null ? null : snapshotOf(tokens, value) };
     },
     async sign(request, op) {
-      const ctx: CallContext = { ...context(op), purpose: request.purpose, ...inputOf(request) };
+      const { signal, deadlineMs } = op;
+      const ctx: CallContext = {
+        client,
+        origin,
+        signal,
+        purpose: request.purpose,
+        ...inputOf(request),
+        ...(deadlineMs === null ? NO_DEADLINE : { deadlineMs }),
+      };
       try {
         const { signature, mechanism, key } = await ring.sign(request, ctx);
         return { signature, mechanism, uri: key.uri, spki: key.spki };

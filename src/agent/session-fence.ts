@@ -20,11 +20,14 @@ export function createSessionFence(inner: Cryptoki): SessionFence {
     own: {
       events: inner.events,
       close: () => inner.close(),
-      async call(name, args, ctx) {
-        const answer = await inner.call(name, args, ctx);
-        if (name === "C_OpenSession" && answer.rv === CKR.CKR_OK) fenced.add((answer as AnyResult)["session"] as bigint);
-        else if (name === "C_CloseSession") fenced.delete((args as AnyArgs)["session"] as bigint);
-        return answer;
+      call(name, args, ctx) {
+        const answering = inner.call(name, args, ctx);
+        if (name !== "C_OpenSession" && name !== "C_CloseSession") return answering;
+        return answering.then((answer) => {
+          if (name === "C_CloseSession") fenced.delete((args as AnyArgs)["session"] as bigint);
+          else if (answer.rv === CKR.CKR_OK) fenced.add((answer as AnyResult)["session"] as bigint);
+          return answer;
+        });
       },
     },
     client: {

@@ -84,7 +84,7 @@ export function serveStream(options: StreamServerOptions): Promise<void> {
       const chosen = options.serve(chunk.readUInt8(0), line);
       server = chosen;
       chosen.onDrain = () => {
-        if (stream.isPaused()) stream.resume();
+        if (stream.isPaused() && chosen.pendingBytes <= MAX_PENDING_BYTES) stream.resume();
       };
       void chosen.idle.then(() => {
         if (!violated) stream.end();
