@@ -7,15 +7,19 @@ import { createEmitter, type Emitter } from "../../base/events.js";
 import { type AnyCall, type CallName, callByName } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { AnyArgs, AnyResult, CallArgs, CallContext, CallResult, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
+import { type AbortWatch, createAbortWatch } from "../abort-watch.js";
 import { createFrameDecoder, encodeFrame, type Frame, type FrameDecoder } from "./frame.js";
 import { DEFAULT_LIMITS, type P11KitLimits, Refusal } from "./limits.js";
 import { dialectOfVersion } from "./mechanisms.js";
-import { encodeRequest } from "./requests.js";
+import { carriesSecret, encodeRequest } from "./requests.js";
 import { decodeResponse } from "./responses.js";
 
 export interface P11KitClientOptions {
-  /** Takes the version byte, then one whole message per call. */
-  write(bytes: Buffer): void;
+  /**
+   * Takes the version byte, then one whole message per call; the buffer is the taker's. `written` is given with a message
+   * that carries a PIN: called when the bytes are no longer needed, it overwrites them.
+   */
+  write(bytes: Buffer, written?: () => void): void;
   /** Asked once to end the stream: at close(), or when the server broke the protocol. */
   end(): void;
   /** The version byte to offer, default 2. A server before 0.24.1 closes at anything but 0: connect again with 0. */
@@ -69,6 +73,7 @@ class Client implements P11KitClient {
   /** Calls made before the version is known, which decides how they are written. */
   readonly #waiting: Pending[] = [];
   readonly #pending = new Map<number, Pending>();
+  readonly #aborts: AbortWatch<Pending> = createAbortWatch((pending) => pending.resolve({ rv: CKR.CKR_FUNCTION_CANCELED }));
   #lastReplyOptions: Buffer | null = null;
   #version: number | null = null;
   #nextCode = FIRST_CODE;
@@ -116,6 +121,7 @@ class Client implements P11KitClient {
     const pending = [...this.#waiting.splice(0), ...this.#pending.values()];
     this.#pending.clear();
     for (const { resolve } of pending) resolve({ rv: CKR.CKR_DEVICE_REMOVED });
+    this.#aborts.end();
   }
 
   async call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>> {
@@ -132,15 +138,14 @@ class Client implements P11KitClient {
     if (signal.aborted) return { rv: CKR.CKR_FUNCTION_CANCELED };
     if (this.#gone) return { rv: CKR.CKR_DEVICE_REMOVED };
     const { promise, resolve, reject } = withResolvers<AnyResult>();
-    const cancel = () => resolve({ rv: CKR.CKR_FUNCTION_CANCELED });
-    signal.addEventListener("abort", cancel, { once: true });
     const pending: Pending = { call, args, resolve, reject, signal };
+    this.#aborts.add(signal, pending);
     if (this.#version === null) this.#waiting.push(pending);
     else this.#send(pending, this.#version);
     try {
       return await promise;
     } finally {
-      signal.removeEventListener("abort", cancel);
+      this.#aborts.remove(signal, pending);
     }
   }
 
@@ -158,7 +163,13 @@ class Client implements P11KitClient {
     }
     const code = this.#takeCode();
     this.#pending.set(code, pending);
-    this.#options.write(encodeFrame(code, this.#options.frameOptions ?? STOCK_OPTIONS, body));
+    const frame = encodeFrame(code, this.#options.frameOptions ?? STOCK_OPTIONS, body);
+    if (!carriesSecret(call)) {
+      this.#options.write(frame);
+      return;
+    }
+    body.fill(0);
+    this.#options.write(frame, () => frame.fill(0));
   }
 
   #takeCode(): number {

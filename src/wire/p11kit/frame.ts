@@ -31,6 +31,8 @@ export interface FrameDecoder {
    * be pushed after that.
    */
   push(chunk: Buffer): void;
+  /** Overwrites what has come of a frame that is not whole, as `wipe` does: it may hold a part of a PIN. Nothing may be pushed after that. */
+  end(): void;
 }
 
 const HEADER_BYTES = 12;
@@ -83,6 +85,11 @@ class Decoder implements FrameDecoder {
       rest = rest.subarray(taken);
       if (this.#contentFilled === content.length) this.#deliver(content);
     }
+  }
+
+  end(): void {
+    this.#content?.fill(0);
+    for (const source of this.#sources) source.fill(0);
   }
 
   #allocate(): Buffer {

@@ -3,6 +3,7 @@
  * each message in one write. It must never touch a socket, wait for a peer, write a PIN anywhere, or answer more than
  * was asked for. See protocol/p11kit-rpc.md, "Server".
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { DecodeError } from "../../base/bytes.js";
 import { printable } from "../../base/printable.js";
 import type { CallName } from "../../cryptoki/calls.js";
@@ -50,7 +51,7 @@ export interface P11KitServer {
   push(chunk: Buffer): void;
   /** The peer has gone: aborts the signal of the running call, drops what waits, and finalises the Cryptoki. Safe to call twice. */
   end(): void;
-  /** Bytes of whole messages received and not yet answered. A part of a message does not count, so pausing cannot deadlock. */
+  /** What whole messages received and not yet answered cost to hold, in bytes. A part of a message does not count, so pausing cannot deadlock. */
   readonly pendingBytes: number;
   /** Resolves after end() or a violation, when no call is running and the Cryptoki is finalised. */
   readonly idle: Promise<void>;
@@ -61,6 +62,12 @@ export interface P11KitServer {
 /** The highest version byte we answer. */
 const MAX_VERSION = 2;
 const NO_BYTES = Buffer.alloc(0);
+/** Added to a frame's bytes: what it takes to hold it, which for the smallest is most of it. */
+const FRAME_COST_BYTES = 256;
+/** Taken up in one turn of the event loop; a client that sends more at once shares the loop with the others. */
+const MAX_IN_A_TURN = 256;
+
+const costOf = (frame: Frame): number => frame.size + FRAME_COST_BYTES;
 
 /** A server for one client, waiting for its version byte. */
 export function createP11KitServer(options: P11KitServerOptions): P11KitServer {
@@ -77,7 +84,10 @@ class Server implements P11KitServer {
   readonly #ctx: CallContext;
   #dialect: Dialect | null = null;
   /** Frames in order; a string is the violation that follows them. */
-  readonly #queue: (Frame | string)[] = [];
+  #queue: (Frame | string)[] = [];
+  /** So many of the queue have been taken up: they leave it together, for to shift a long array moves it whole each time. */
+  #taken = 0;
+  #takenThisTurn = 0;
   #pendingBytes = 0;
   #working = false;
   #ended = false;
@@ -96,7 +106,7 @@ class Server implements P11KitServer {
     this.#decoder = createFrameDecoder({
       ...this.#limits,
       onFrame: (frame) => {
-        this.#pendingBytes += frame.size;
+        this.#pendingBytes += costOf(frame);
         this.#queue.push(frame);
       },
     });
@@ -127,7 +137,11 @@ class Server implements P11KitServer {
     if (this.#ended) return;
     this.#ended = true;
     this.#abort.abort();
-    for (const item of this.#queue.splice(0)) {
+    this.#decoder.end();
+    const left = this.#queue.slice(this.#taken);
+    this.#queue = [];
+    this.#taken = 0;
+    for (const item of left) {
       if (typeof item === "string") continue;
       // Never read, so it may hold a PIN.
       item.wipe();
@@ -144,10 +158,11 @@ class Server implements P11KitServer {
   }
 
   async #run(): Promise<void> {
-    while (this.#queue.length > 0) {
+    while (this.#taken < this.#queue.length) {
       const full = this.#options.full?.() ?? null;
       if (full !== null) await full;
-      const item = this.#queue.shift();
+      if (this.#takenThisTurn >= MAX_IN_A_TURN) await nextTurn();
+      const item = this.#take();
       if (typeof item === "string") this.#violate(item);
       else if (item !== undefined) await this.#serve(item);
     }
@@ -155,6 +170,19 @@ class Server implements P11KitServer {
     if (!this.#ended) return;
     await this.#finalize();
     this.#resolveIdle();
+  }
+
+  #take(): Frame | string | undefined {
+    const item = this.#queue[this.#taken];
+    if (item === undefined) return undefined;
+    if (this.#takenThisTurn === 0) setImmediate(() => (this.#takenThisTurn = 0));
+    this.#takenThisTurn++;
+    this.#taken++;
+    if (this.#taken === MAX_IN_A_TURN || this.#taken === this.#queue.length) {
+      this.#queue.splice(0, this.#taken);
+      this.#taken = 0;
+    }
+    return item;
   }
 
   async #serve(frame: Frame): Promise<void> {
@@ -180,7 +208,7 @@ class Server implements P11KitServer {
   }
 
   #settle(frame: Frame): void {
-    this.#pendingBytes -= frame.size;
+    this.#pendingBytes -= costOf(frame);
     this.onDrain?.();
   }
 

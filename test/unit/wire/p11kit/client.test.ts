@@ -1,6 +1,7 @@
 /*
  * The p11-kit client, answered by hand and by our own server.
  */
+import { getEventListeners } from "node:events";
 import { describe, expect, it } from "vitest";
 import { CKR } from "../../../../src/cryptoki/rv.js";
 import type { CallContext, Cryptoki } from "../../../../src/cryptoki/types.js";
@@ -46,6 +47,28 @@ describe("the client", () => {
     expect(signed).toEqual({ rv: 0, output: Buffer.from("sig") });
     expect(cryptoki.calls[1]).toMatchObject({ name: "C_SignInit", args: { session: 1n, mechanism, key: 2n } });
     expect(cryptoki.calls[2]?.args).toEqual({ session: 1n, data: null, room: 512 });
+  });
+
+  it("leaves nothing of a PIN behind once the bytes were written, however long it is", async () => {
+    let forget = (): void => {};
+    const memory = new Set<ArrayBufferLike>();
+    const client = createP11KitClient({
+      write(bytes, written) {
+        memory.add(bytes.buffer);
+        if (written !== undefined) forget = written;
+      },
+      end: () => {},
+    });
+    client.push(Buffer.from([2]));
+    for (const length of [8, 500]) {
+      const pin = Buffer.from(new ArrayBuffer(length)).fill("PIN-");
+      void client.call("C_Login", { session: 1n, userType: 1n, pin }, context());
+      const left = () => [...memory].some((each) => Buffer.from(each).includes("PIN-PIN-"));
+      expect(left()).toBe(true);
+      forget();
+      expect(left()).toBe(false);
+    }
+    client.closed();
   });
 
   it("sends nothing but the version byte before it is answered, then all that waited, in order", async () => {
@@ -115,6 +138,17 @@ describe("the client", () => {
     expect(await call).toEqual({ rv: CKR.CKR_FUNCTION_CANCELED });
     client.push(encodeFrame(0x10, Buffer.alloc(0), encodeError(5)));
     expect(ends()).toBe(0);
+  });
+
+  it("puts one listener on a signal that many calls are under, and none once it has gone", async () => {
+    const { client } = byHand();
+    client.push(Buffer.from([2]));
+    const { signal } = new AbortController();
+    const calls = Array.from({ length: 64 }, () => client.call("C_GetInfo", {}, context(signal)));
+    expect(getEventListeners(signal, "abort")).toHaveLength(1);
+    client.closed();
+    expect(new Set((await Promise.all(calls)).map(({ rv }) => rv))).toEqual(new Set([CKR.CKR_DEVICE_REMOVED]));
+    expect(getEventListeners(signal, "abort")).toHaveLength(0);
   });
 
   it("sends nothing for a call that was given up before the version was known", async () => {

@@ -99,7 +99,7 @@ describe("answers", () => {
     const first = request("C_GenerateRandom", { ...SESSION, room: 1 });
     const second = request("C_Logout", SESSION);
     served.server.push(Buffer.concat([first, second]));
-    expect(served.server.pendingBytes).toBe(first.length + second.length);
+    expect(served.server.pendingBytes).toBeGreaterThan(first.length + second.length);
     while (release.length === 0) await new Promise((resolve) => setImmediate(resolve));
     expect(served.written.length).toBe(2);
     for (const go of release) go();
@@ -116,6 +116,20 @@ describe("answers", () => {
     await served.wrote(4);
     expect(served.written[2]?.toString("hex")).toBe(`ffffffff0000000000000011${error(0x54)}`);
     expect(lastBody(served)).toBe(head(19, ""));
+  });
+
+  it("leave room for other clients between those of one that asks for thousands at once", async () => {
+    const served = serve(createRecordingCryptoki());
+    await started(served);
+    const many = 3_000;
+    served.server.push(Buffer.concat(Array.from({ length: many }, () => request("C_Logout", SESSION))));
+    const perTurn: number[] = [];
+    for (let before = served.written.length; served.written.length < many + 2; before = served.written.length) {
+      await new Promise((resolve) => setImmediate(resolve));
+      perTurn.push(served.written.length - before);
+    }
+    expect(Math.max(...perTurn)).toBeLessThanOrEqual(512);
+    expect(served.server.pendingBytes).toBe(0);
   });
 
   const output = Buffer.from("signature");
@@ -280,6 +294,17 @@ describe("the end of the stream", () => {
     expect(cryptoki.calls.at(-1)?.ctx.signal.aborted).toBe(false);
     expect(served.written.length).toBe(2);
     expect(served.server.pendingBytes).toBe(0);
+  });
+
+  it("overwrites what has come of a message that is not whole", async () => {
+    const served = serve(createRecordingCryptoki());
+    await started(served);
+    const whole = request("C_Login", { ...SESSION, userType: 1n, pin: Buffer.from("secret-pin") });
+    const part = Buffer.from(whole.subarray(0, whole.length - 1));
+    served.server.push(part);
+    served.server.end();
+    await served.server.idle;
+    expect(part.includes("secret-pi")).toBe(false);
   });
 
   it("does not finalise twice after C_Finalize, nor at all before C_Initialize", async () => {
