@@ -1,51 +1,69 @@
 /*
- * Opens a forward: connect, probe, claim a directory, listen, verify, link; and takes it all away again. It must never
- * leave anything on the bastion after a rejection or a close, and never call a socket good that was not verified.
+ * Opens a forward in two steps: connect and look; then claim a directory, listen, verify, link; and takes it all away again.
+ * Between the two the token is opened, because the same card may be the SSH key. It must never leave anything on the bastion after a rejection or a close, and never call a socket good that was not verified.
  */
 import { TokenfwdError } from "../base/errors.js";
-import { printable, shellWord } from "../base/printable.js";
+import { printable } from "../base/printable.js";
 import { within } from "../base/within.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
 import { forwardRefused } from "./causes.js";
+import { firstHelper } from "./remote/first-helper.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
 import { retryingSessions } from "./remote/sessions.js";
+import { findToolsNode, sendTools, type Tools, type ToolsNode } from "./remote/tools.js";
 import { runCommand } from "./run-command.js";
-import { connectSsh2 } from "./ssh2/transport.js";
+import { connectSsh2 } from "./ssh2/connect.js";
 import type { ExitStatus, Transport } from "./transport.js";
-import type { Forward, ForwardOptions, ForwardReady, RunIo } from "./types.js";
-import { createNonceWatch, type NonceWatch, type Verification } from "./verify.js";
-import { verifyPlace } from "./verify-place.js";
+import type { Bastion, BastionOptions, Forward, ForwardOptions, ForwardReady, ForwardService, RemoteWork, RunIo } from "./types.js";
+import { createNonceWatch, type NonceWatch } from "./verify.js";
+import { provePlace } from "./verify-place.js";
 
-export type { Forward, ForwardOptions, ForwardReady, ForwardUi, RunIo } from "./types.js";
+export type { Bastion, BastionOptions, Forward, ForwardOptions, ForwardReady, ForwardService, ForwardUi, RunIo } from "./types.js";
 
 const CLEAN_UP_MS = 3_000;
 /** How long a short command, or the helper after its last word, may take to close its channel. */
 const CLOSE_MS = 5_000;
 
 /**
- * Makes the agent's socket on the bastion (design 9).
- * @throws TokenfwdError E_SSH*, E_HOST_KEY_*, E_FORWARD_REFUSED, E_RUNTIME_DIR, E_PATH_TOO_LONG, E_PTY_REFUSED,
- * E_REMOTE_SHELL, E_NOT_VERIFIED, E_SOCKET_FOREIGN, E_INTERRUPTED
+ * Connects, logs in and looks at the bastion; nothing is made there yet (design 9).
+ * @throws TokenfwdError E_SSH*, E_HOST_KEY_*, E_RUNTIME_DIR, E_PTY_REFUSED, E_REMOTE_SHELL, E_TOOLS, E_INTERRUPTED
  */
-export async function openForward(options: ForwardOptions): Promise<Forward> {
+export async function connectBastion(options: BastionOptions): Promise<Bastion> {
   if (options.signal.aborted) throw interrupted();
   if (!/^[0-9a-f]{8}$/.test(options.workstationId)) throw new TokenfwdError("E_BUG", "the workstation id is not 8 hex digits");
   if (!/^[A-Za-z0-9-]{1,64}$/.test(options.connectId)) throw new TokenfwdError("E_BUG", "the connect id is not a word");
   const transport = await connectSsh2({ settings: options.settings, ui: options.ui, signal: options.signal });
   const opening = new Opening(options, transport);
-  try {
-    const stopped = new Promise<never>((_resolve, reject) => {
-      if (options.signal.aborted) reject(interrupted());
-      options.signal.addEventListener("abort", () => reject(interrupted()), { once: true });
-      void transport.closed.then((lost) => reject(lost ?? interrupted()));
-    });
-    stopped.catch(() => {});
-    return await Promise.race([opening.open(), stopped]);
-  } catch (error) {
-    await opening.close();
-    throw TokenfwdError.from(error);
-  }
+  const stopped = new Promise<never>((_resolve, reject) => {
+    if (options.signal.aborted) reject(interrupted());
+    options.signal.addEventListener("abort", () => reject(interrupted()), { once: true });
+    void transport.closed.then((lost) => reject(lost ?? interrupted()));
+  });
+  stopped.catch(() => {});
+  const unlessStopped = async <T>(step: Promise<T>): Promise<T> => {
+    try {
+      return await Promise.race([step, stopped]);
+    } catch (error) {
+      await opening.close();
+      throw TokenfwdError.from(error);
+    }
+  };
+  const { lost } = await unlessStopped(opening.look());
+  return {
+    hostKey: transport.hostKey,
+    lost,
+    open: (service) => unlessStopped(opening.open(service, lost)),
+    close: () => opening.close(),
+  };
+}
+
+/**
+ * Connects and makes the agent's socket on the bastion, in one go.
+ * @throws TokenfwdError as connectBastion and Bastion.open
+ */
+export async function openForward(options: ForwardOptions): Promise<Forward> {
+  return await (await connectBastion(options)).open(options);
 }
 
 function interrupted(): TokenfwdError {
@@ -54,23 +72,25 @@ function interrupted(): TokenfwdError {
 
 /** One forward from its first channel to its last. */
 class Opening {
-  readonly #options: ForwardOptions;
+  readonly #options: BastionOptions;
   readonly #transport: Transport;
   readonly #watch: NonceWatch = createNonceWatch();
   readonly #warnings: string[] = [];
   #helper: Helper | null = null;
-  #probe: Probe | null = null;
+  #looked: { readonly probe: Probe; readonly node: ToolsNode | null } | null = null;
   #place: Place | null = null;
   #oneSession = false;
+  #sending = false;
   #closing: Promise<void> | null = null;
 
-  constructor(options: ForwardOptions, transport: Transport) {
+  constructor(options: BastionOptions, transport: Transport) {
     this.#options = options;
     this.#transport = transport;
   }
 
-  async open(): Promise<Forward> {
-    const { settings, ui, requirePty, workstationId, connectId } = this.#options;
+  /** Everything that makes nothing on the bastion. Answers what tells of the connection's end. */
+  async look(): Promise<{ readonly lost: Promise<TokenfwdError> }> {
+    const { settings, ui, requirePty, tools } = this.#options;
     if (!this.#transport.strictKex)
       this.#warn("the bastion's ssh server is too old for strict key exchange (OpenSSH 9.6 or a patched one has it)");
     for (const line of settings.staleForwards) {
@@ -78,10 +98,9 @@ class Opening {
         `ssh_config has a RemoteForward of the recipe by hand, which is not needed any more and can take the well-known path: delete the line "RemoteForward ${line}"`,
       );
     }
-    const helper = await this.#startHelper(true, requirePty);
+    const helper = await firstHelper(this.#transport, requirePty, (text) => this.#warn(text));
     this.#helper = helper;
     const [probe] = await Promise.all([probeBastion(helper), this.#countSessions()]);
-    this.#probe = probe;
     ui.event("probe", {
       uid: probe.uid,
       os: probe.os,
@@ -96,16 +115,36 @@ class Opening {
     if (probe.p11KitClient === null)
       this.#warn("p11-kit-client.so was not found on the bastion: install p11-kit (Debian: p11-kit-modules, Fedora: p11-kit-server)");
 
+    this.#looked = { probe, node: tools === undefined ? null : await findToolsNode(helper) };
+    return { lost: this.#lost(helper) };
+  }
+
+  async open(service: ForwardService, lost: Promise<TokenfwdError>): Promise<Forward> {
+    const { settings, ui, workstationId, connectId, tools: bundle } = this.#options;
+    const helper = this.#helper;
+    if (helper === null || this.#looked === null) throw interrupted();
+    const { probe, node } = this.#looked;
     const place = await claimPlace(this.#transport, helper, probe, workstationId, connectId);
     // Nothing is made on the bastion once the clean-up has begun.
     if (this.#closing !== null) throw interrupted();
     this.#place = place;
-    await this.#listen(helper, place);
+    await this.#listen(helper, place, service);
     ui.event("forward", { remoteSocket: place.socket });
-    const verification = await this.#verify(probe, place);
+    const verification = await provePlace({
+      transport: this.#transport,
+      tools: probe.tools,
+      path: place.socket,
+      watch: this.#watch,
+      service,
+      mayExec: !this.#oneSession,
+      ui,
+      warn: (text) => this.#warn(text),
+    });
     const wellKnown = await linkWellKnown(this.#transport, helper, probe);
     if (wellKnown === "foreign")
       this.#warn(`another socket lies at ${printable(probe.runtimeDir)}/p11-kit/pkcs11 and is left alone: set P11_KIT_SERVER_ADDRESS`);
+
+    const tools = node === null || bundle === undefined ? null : await this.#sendTools(() => sendTools(helper, probe, place, node, bundle));
 
     const ready: ForwardReady = {
       user: settings.user,
@@ -119,12 +158,13 @@ class Opening {
       remoteSocket: place.socket,
       address: p11KitAddress(place.socket),
       wellKnown,
+      tools,
       warnings: this.#warnings,
     };
     return {
       ready,
-      run: (argv, io) => this.#run(argv, io, ready),
-      lost: this.#lost(helper),
+      run: (work, io) => this.#run(work, io, ready),
+      lost,
       close: () => this.close(),
     };
   }
@@ -158,26 +198,6 @@ class Opening {
     this.#options.ui.event("warning", { text });
   }
 
-  /** The helper with a terminal if there is one, else without, with a warning. */
-  async #startHelper(wantPty: boolean, requirePty: boolean): Promise<Helper> {
-    const started = await startHelper(this.#transport, wantPty);
-    if ("request" in started) return started;
-    if (started.refused === "pty") {
-      if (requirePty) {
-        throw new TokenfwdError("E_PTY_REFUSED", "the bastion gives no terminal (PermitTTY no, or no-pty for this key)", {
-          hint: "leave -t away",
-        });
-      }
-      this.#warn(
-        "the bastion gives no terminal (PermitTTY no, or no-pty for this key): each call may take about 40 ms longer, because sshd delays small packets on a connection without one",
-      );
-      return await this.#startHelper(false, false);
-    }
-    throw new TokenfwdError("E_REMOTE_SHELL", `the bastion starts no shell: ${started.reason}`, {
-      hint: "in the bastion's sshd_config: MaxSessions must be 1 or more, and the account needs a shell",
-    });
-  }
-
   /** Learns whether a command can run beside the helper. Costs one short command. */
   async #countSessions(): Promise<void> {
     const outcome = await this.#transport.exec("exit 0");
@@ -194,10 +214,10 @@ class Opening {
     }
   }
 
-  async #listen(helper: Helper, place: Place): Promise<void> {
+  async #listen(helper: Helper, place: Place, service: ForwardService): Promise<void> {
     const outcome = await this.#transport.listenRemote(place.socket, (stream) => {
       try {
-        this.#options.attach(stream).onFirstFrameOptions((bytes) => this.#watch.seen(bytes));
+        service.attach(stream).onFirstFrameOptions((bytes) => this.#watch.seen(bytes));
       } catch {
         // The agent takes no more streams; the bastion's program sees a closed connection.
         stream.destroy();
@@ -213,31 +233,20 @@ class Opening {
     throw forwardRefused(place.socket, this.#transport.debugTexts(), look.get("sock")?.[0] ?? "none");
   }
 
-  /** Fails unless the socket leads here; "no" only where nothing lets us look from the bastion's side. */
-  async #verify(probe: Probe, place: Place): Promise<Verification> {
-    const { ui } = this.#options;
-    const slots = await this.#options.expectedSlots();
-    const { result, via, why } = await verifyPlace(this.#transport, probe.tools, place.socket, this.#watch, slots, !this.#oneSession);
-    if (result === null) {
-      ui.event("verify", { verified: "no", reason: why });
-      this.#warn(`the socket could not be verified from the bastion: ${why}`);
-      return { passed: false, answered: false, foreign: false, reason: why };
+  async #sendTools(sending: () => Promise<Tools>): Promise<Tools> {
+    if (this.#closing !== null) throw interrupted();
+    this.#sending = true;
+    try {
+      const tools = await sending();
+      const { path, node, nodeVersion, bytes } = tools;
+      this.#options.ui.event("tools", { path, node, nodeVersion, bytes });
+      return tools;
+    } finally {
+      this.#sending = false;
     }
-    if (result.passed) {
-      ui.event("verify", { verified: "rpc", via, rttMs: result.rttMs });
-      return result;
-    }
-    if (result.foreign) {
-      throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(place.socket)}: ${result.reason}`, {
-        hint: `find out who listens there (on the bastion: fuser ${shellWord(place.socket)})`,
-      });
-    }
-    throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion does not lead to this agent: ${result.reason}`, {
-      hint: "connect again; if it stays, run with TOKENFWD_LOG set and report it",
-    });
   }
 
-  async #run(argv: readonly (string | Buffer)[], io: RunIo, ready: ForwardReady): Promise<ExitStatus> {
+  async #run(work: RemoteWork, io: RunIo, ready: ForwardReady): Promise<ExitStatus> {
     if (this.#oneSession && this.#helper !== null) {
       // The command needs the only session there is; a new helper takes over when it has ended.
       const helper = this.#helper;
@@ -248,8 +257,11 @@ class Opening {
     }
     return await runCommand(
       this.#oneSession ? retryingSessions(this.#transport) : this.#transport,
-      argv,
-      { TOKENFWD_SOCKET: ready.remoteSocket, P11_KIT_SERVER_ADDRESS: ready.address },
+      work,
+      {
+        environment: { TOKENFWD_SOCKET: ready.remoteSocket, P11_KIT_SERVER_ADDRESS: ready.address },
+        searchFirst: ready.tools?.directory ?? null,
+      },
       io,
     );
   }
@@ -262,6 +274,8 @@ class Opening {
   async #cleanUp(): Promise<void> {
     let helper = this.#helper;
     if (this.#place !== null) await this.#transport.unlistenRemote(this.#place.socket);
+    // In the midst of a file it hears nothing: its trap cleans up, and the next one what it could not.
+    if (helper !== null && this.#sending) helper.close();
     if (helper === null) helper = await this.#adopt();
     try {
       await helper?.request("exit");
@@ -273,7 +287,7 @@ class Opening {
 
   /** A new helper that owns what the first one made. */
   async #adopt(): Promise<Helper | null> {
-    if (this.#probe === null || this.#place === null) return null;
+    if (this.#place === null) return null;
     const started = await startHelper(this.#oneSession ? retryingSessions(this.#transport) : this.#transport, false);
     if (!("request" in started)) return null;
     await started.request("probe");

@@ -4,25 +4,33 @@
  */
 import type { Readable, Writable } from "node:stream";
 import { TokenfwdError } from "../base/errors.js";
-import { remoteCommand } from "./remote/command.js";
+import { remoteCommand, remoteShell } from "./remote/command.js";
 import type { ExitStatus, Transport } from "./transport.js";
-import type { RunIo } from "./types.js";
+import type { RemoteWork, RunIo } from "./types.js";
 
 /** How long an aborted command has to end after TERM. */
 const ABORT_GRACE_MS = 1_000;
 
+/** What a command finds on the bastion. */
+export interface Surroundings {
+  readonly environment: Readonly<Record<string, string>>;
+  /** A directory in front of the login's PATH. */
+  readonly searchFirst: string | null;
+}
+
 /** @throws TokenfwdError E_USAGE, E_PTY_REFUSED, E_SSH */
 export async function runCommand(
   transport: Transport,
-  argv: readonly (string | Buffer)[],
-  environment: Readonly<Record<string, string>>,
+  work: RemoteWork,
+  { environment, searchFirst }: Surroundings,
   io: RunIo,
 ): Promise<ExitStatus> {
-  const outcome = await transport.exec(remoteCommand(argv, environment), io.pty === null ? {} : { pty: io.pty });
+  const line = work === "shell" ? remoteShell(environment, searchFirst) : remoteCommand(work, environment, searchFirst);
+  const outcome = await transport.exec(line, io.pty === null ? {} : { pty: io.pty });
   if (!outcome.ok) {
     if (outcome.refused === "pty") {
       throw new TokenfwdError("E_PTY_REFUSED", "the bastion gives no terminal (PermitTTY no, or no-pty for this key)", {
-        hint: "run the command without one: -T",
+        hint: work === "shell" ? "a shell needs one; a single command does not: -T -- CMD" : "run the command without one: -T",
       });
     }
     throw new TokenfwdError(

@@ -1,11 +1,13 @@
 /*
  * What ssh would do for a destination, as `ssh -G` resolves it: the one source of every SSH setting. It must never read
- * ssh_config itself, and it refuses by name what our own transport cannot do (design 9).
+ * ssh_config itself, and it refuses by name what our own transport cannot do (design 9). A jump host has settings of its own.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { TokenfwdError } from "../base/errors.js";
 import { printable } from "../base/printable.js";
 import { run } from "../base/run.js";
+import { jumpDestination, jumpsAtMostOnce } from "./ssh-jump.js";
+import { refuseUnusable, unsupported } from "./ssh-refusals.js";
 import { expandTokens, type TokenContext } from "./ssh-tokens.js";
 
 export interface SshSettings {
@@ -31,7 +33,23 @@ export interface SshSettings {
   readonly bindAddress: string | null;
   /** RemoteForward lines that point at a p11-kit path: leftovers of the recipe by hand. */
   readonly staleForwards: readonly string[];
+  /** What may be tried, in the order of PreferredAuthentications; nothing that needs a person under BatchMode. */
+  readonly loginMethods: readonly LoginMethod[];
+  /** How often a password, and a round of questions, is asked for. */
+  readonly passwordPrompts: number;
+  /** Nobody may be asked anything. */
+  readonly batchMode: boolean;
+  /** What KexAlgorithms, Ciphers, MACs and HostKeyAlgorithms allow; null where `ssh -G` does not say. */
+  readonly algorithms: Readonly<Record<"kex" | "cipher" | "hmac" | "hostKey", readonly string[] | null>>;
+  /** The host that the connection goes through (ProxyJump), with settings of its own. */
+  readonly jump: SshSettings | null;
 }
+
+/** The methods that can be used of those that ssh knows. */
+export type LoginMethod = "publickey" | "keyboard-interactive" | "password";
+
+/** What `ssh -G` says of one host, before its jump host has been asked about. */
+export type ParsedSettings = SshSettings & { readonly proxyJump: string | null };
 
 export interface ResolveOptions {
   /** `-F`. */
@@ -54,16 +72,28 @@ export async function resolveSshSettings(destination: string, options: ResolveOp
       hint: "write it as ssh takes it: user@host, or a Host of ssh_config",
     });
   }
+  const { configFile, signal } = options;
+  const configured = configFile === undefined ? [] : ["-F", configFile];
   const flags = [
-    ...(options.configFile === undefined ? [] : ["-F", options.configFile]),
+    ...configured,
     ...(options.port === undefined ? [] : ["-p", String(options.port)]),
     ...(options.identity === undefined ? [] : ["-i", options.identity]),
     ...(options.sshOptions ?? []).flatMap((option) => ["-o", option]),
   ];
+  const settings = parseSshG(destination, await askSsh(flags, destination, signal));
+  const jump = jumpDestination(settings.proxyJump);
+  if (jump === null) return settings;
+  // As for ssh, the options of the command line are the bastion's and not the jump host's; the configuration file is both's.
+  const port = jump.port === null ? [] : ["-p", String(jump.port)];
+  const parsed = parseSshG(jump.destination, await askSsh([...configured, ...port], jump.destination, signal));
+  jumpsAtMostOnce(settings, parsed);
+  return { ...settings, jump: parsed };
+}
+
+async function askSsh(flags: readonly string[], destination: string, signal: AbortSignal | undefined): Promise<string> {
   const env = { TOKENFWD_NESTED: "1" };
-  const extra = options.signal === undefined ? {} : { signal: options.signal };
-  const result = await run("ssh", ["-G", ...flags, "--", destination], { env, ...extra });
-  options.signal?.throwIfAborted();
+  const result = await run("ssh", ["-G", ...flags, "--", destination], { env, ...(signal === undefined ? {} : { signal }) });
+  signal?.throwIfAborted();
   if (result.failure === "missing") {
     throw new TokenfwdError("E_SSH_CONFIG", "there is no ssh program on PATH", {
       hint: "install the OpenSSH client; its configuration is read through ssh -G",
@@ -79,11 +109,7 @@ export async function resolveSshSettings(destination: string, options: ResolveOp
       },
     );
   }
-  return parseSshG(destination, result.stdout.toString("utf8"));
-}
-
-function unsupported(setting: string, what: string, hint: string): TokenfwdError {
-  return new TokenfwdError("E_SSH_UNSUPPORTED", `${what} (${setting}), which this version cannot use`, { hint });
+  return result.stdout.toString("utf8");
 }
 
 function valuesOf(text: string, key: string): string[] {
@@ -96,7 +122,7 @@ function valuesOf(text: string, key: string): string[] {
 }
 
 /** The settings in the output of `ssh -G`. Exported for tests. @throws TokenfwdError E_SSH_CONFIG, E_SSH_UNSUPPORTED */
-export function parseSshG(destination: string, text: string): SshSettings {
+export function parseSshG(destination: string, text: string): ParsedSettings {
   const all = (key: string) => valuesOf(text, key);
   const one = (key: string): string | null => all(key)[0] ?? null;
   const set = (key: string): string | null => {
@@ -104,6 +130,7 @@ export function parseSshG(destination: string, text: string): SshSettings {
     return value === null || value.toLowerCase() === "none" || value === "" ? null : value;
   };
   const yes = (key: string) => ["yes", "true"].includes((one(key) ?? "").toLowerCase());
+  const list = (key: string) => set(key)?.split(",") ?? null;
   const seconds = (key: string) => {
     const value = Number(one(key) ?? "0");
     return Number.isFinite(value) && value > 0 ? value : 0;
@@ -120,60 +147,7 @@ export function parseSshG(destination: string, text: string): SshSettings {
   const context: TokenContext = { destination, host, user, port, hostKeyAlias: set("hostkeyalias") };
   const path = (value: string) => expandTokens(value, context);
 
-  if (set("proxyjump") !== null) {
-    throw unsupported(
-      "ProxyJump",
-      `${printable(destination)} is reached through a jump host`,
-      "run tokenfwd on the jump host, or forward a port first: ssh -L 2222:HOST:22 JUMP, then tokenfwd connect -p 2222 USER@127.0.0.1",
-    );
-  }
-  if (set("proxycommand") !== null) {
-    throw unsupported(
-      "ProxyCommand",
-      `${printable(destination)} is reached through a proxy command`,
-      "forward a port first: ssh -L 2222:127.0.0.1:22 HOST, then tokenfwd connect -p 2222 USER@127.0.0.1; or --ssh-option ProxyCommand=none",
-    );
-  }
-  const certificate = set("certificatefile");
-  if (certificate !== null) {
-    throw unsupported(
-      "CertificateFile",
-      "the configuration logs in with a user certificate",
-      "use a key the bastion accepts without a certificate: --ssh-option CertificateFile=none -i KEY",
-    );
-  }
-  if (set("pkcs11provider") !== null) {
-    throw unsupported(
-      "PKCS11Provider",
-      "the login key lies on a PKCS#11 token",
-      "load it into an agent: ssh-add -s MODULE, and --ssh-option PKCS11Provider=none",
-    );
-  }
-  // Both say more about host keys than known_hosts does; to pass over them would be to trust what they forbid.
-  if (set("revokedhostkeys") !== null) {
-    throw unsupported(
-      "RevokedHostKeys",
-      "the configuration keeps revoked host keys in a file of its own",
-      "write them into known_hosts as @revoked lines, then --ssh-option RevokedHostKeys=none",
-    );
-  }
-  if (set("knownhostscommand") !== null) {
-    throw unsupported(
-      "KnownHostsCommand",
-      "the configuration asks a program for host keys",
-      "add the host's key to known_hosts after checking it, then --ssh-option KnownHostsCommand=none",
-    );
-  }
-  if (
-    one("pubkeyauthentication") !== null &&
-    !["yes", "true", "unbound", "host-bound"].includes((one("pubkeyauthentication") ?? "").toLowerCase())
-  ) {
-    throw unsupported(
-      "PubkeyAuthentication no",
-      "the configuration forbids logging in with a key",
-      "only keys and agents are supported: --ssh-option PubkeyAuthentication=yes",
-    );
-  }
+  refuseUnusable(destination, set);
 
   const identityFiles = [
     ...new Set(
@@ -233,7 +207,26 @@ export function parseSshG(destination: string, text: string): SshSettings {
     staleForwards: all("remoteforward")
       .filter((value) => value.includes("p11-kit"))
       .map((value) => printable(value)),
+    loginMethods: loginMethods(one),
+    passwordPrompts: Math.max(1, Number(one("numberofpasswordprompts") ?? "3") || 3),
+    batchMode: yes("batchmode"),
+    algorithms: { kex: list("kexalgorithms"), cipher: list("ciphers"), hmac: list("macs"), hostKey: list("hostkeyalgorithms") },
+    jump: null,
+    proxyJump: set("proxyjump"),
   };
+}
+
+/** PreferredAuthentications, or ssh's own order, without what is switched off or needs a person that may not be asked. */
+function loginMethods(one: (key: string) => string | null): LoginMethod[] {
+  const off = (key: string) => ["no", "false"].includes((one(key) ?? "").toLowerCase());
+  const batch = one("batchmode")?.toLowerCase() === "yes";
+  const allowed: Readonly<Record<LoginMethod, boolean>> = {
+    publickey: !off("pubkeyauthentication"),
+    "keyboard-interactive": !batch && !off("kbdinteractiveauthentication") && !off("challengeresponseauthentication"),
+    password: !batch && !off("passwordauthentication"),
+  };
+  const preferred = one("preferredauthentications")?.split(",") ?? Object.keys(allowed);
+  return preferred.filter((method): method is LoginMethod => Object.hasOwn(allowed, method) && allowed[method as LoginMethod]);
 }
 
 /** A list of file names, which `ssh -G` prints without quotes: a space belongs to a name unless what follows begins one. */

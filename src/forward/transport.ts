@@ -57,6 +57,8 @@ export interface Transport {
   unlistenRemote(path: string): Promise<void>;
   /** Opens a connection to a Unix socket on the server. */
   openRemote(path: string): Promise<Outcome<Duplex>>;
+  /** Opens a TCP connection from the server to somewhere else, by the name that the server knows. */
+  openTcp(host: string, port: number): Promise<Outcome<Duplex>>;
   /** Resolves when the connection has ended: null when we ended it, else why. Never rejects. */
   readonly closed: Promise<TokenfwdError | null>;
   /** Ends the connection; resolves when it has closed. */

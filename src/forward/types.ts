@@ -3,6 +3,7 @@
  */
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { TokenfwdError } from "../base/errors.js";
+import type { Tools } from "./remote/tools.js";
 import type { SshSettings } from "./ssh-settings.js";
 
 /** Everything a person is asked or told. Texts are printable. */
@@ -11,11 +12,17 @@ export interface ForwardUi {
   confirmHostKey(question: { readonly host: string; readonly keyType: string; readonly fingerprint: string }): Promise<boolean>;
   /** The passphrase of an encrypted key file, null for none. The Buffer is overwritten after use. */
   askPassphrase(keyPath: string): Promise<Buffer | null>;
+  /**
+   * What the server asks at login. The lines are to be shown as they are, the answer is typed behind the last; null when nobody
+   * answers. The Buffer is overwritten after use.
+   */
+  askLogin(question: { readonly lines: readonly string[]; readonly echo: boolean }): Promise<Buffer | null>;
   /** Progress, named as the events of `connect --json`. */
-  event(name: "hostkey" | "auth" | "probe" | "forward" | "verify" | "warning", data: Record<string, unknown>): void;
+  event(name: "hostkey" | "auth" | "probe" | "forward" | "verify" | "tools" | "warning", data: Record<string, unknown>): void;
 }
 
-export interface ForwardOptions {
+/** What it takes to reach the bastion and look at it. */
+export interface BastionOptions {
   readonly settings: SshSettings;
   /** 8 hex digits: the directory's name on the bastion. */
   readonly workstationId: string;
@@ -24,13 +31,41 @@ export interface ForwardOptions {
   readonly ui: ForwardUi;
   /** Aborting before ready rejects with E_INTERRUPTED, with nothing left on the bastion. */
   readonly signal: AbortSignal;
+  /** -t: no terminal is an error, not a warning. */
+  readonly requirePty: boolean;
+  /** The one file of our program to put on CMD's PATH on the bastion, if any. */
+  readonly tools?: Buffer;
+}
+
+/** What answers behind the socket on the bastion. */
+export interface ForwardService {
   /** Takes over each connection to the remote socket. */
   attach(stream: Duplex): { onFirstFrameOptions(listener: (options: Buffer) => void): void };
   /** The slot list that a client of the agent must see. */
   expectedSlots(): Promise<readonly bigint[]>;
-  /** -t: no terminal is an error, not a warning. */
-  readonly requirePty: boolean;
+  /** The version byte that verification offers to what stands behind `attach`. Default 2, which our agent takes. */
+  readonly offerVersion?: 0 | 2;
 }
+
+export type ForwardOptions = BastionOptions & ForwardService;
+
+/** A bastion that is reached, logged in to and looked at; nothing has been made there. */
+export interface Bastion {
+  readonly hostKey: string;
+  /** As Forward.lost. */
+  readonly lost: Promise<TokenfwdError>;
+  /**
+   * Makes the socket; to be called once. Closed by itself when it rejects.
+   * @throws TokenfwdError E_FORWARD_REFUSED, E_RUNTIME_DIR, E_PATH_TOO_LONG, E_REMOTE_SHELL, E_NOT_VERIFIED, E_SOCKET_FOREIGN,
+   * E_TOOLS, E_SSH_LOST, E_INTERRUPTED
+   */
+  open(service: ForwardService): Promise<Forward>;
+  /** As Forward.close, whether it was opened or not. */
+  close(): Promise<void>;
+}
+
+/** What runs on the bastion: words, byte for byte, or the login shell. */
+export type RemoteWork = readonly (string | Buffer)[] | "shell";
 
 /** What holds once the socket on the bastion answers. */
 export interface ForwardReady {
@@ -46,6 +81,8 @@ export interface ForwardReady {
   /** `unix:path=...`, percent-encoded as p11-kit writes it. */
   readonly address: string;
   readonly wellKnown: "ours" | "foreign" | "none";
+  /** Our program there, when it was asked for; it goes with the connection. */
+  readonly tools: Tools | null;
   /** One call there and back through the forward; 0 when it was not verified. */
   readonly rttMs: number;
   readonly warnings: readonly string[];
@@ -64,10 +101,11 @@ export interface RunIo {
 export interface Forward {
   readonly ready: ForwardReady;
   /**
-   * Runs a command on the bastion, argv byte for byte, with TOKENFWD_SOCKET and P11_KIT_SERVER_ADDRESS set.
+   * Runs a command on the bastion, argv byte for byte, or the user's login shell, with TOKENFWD_SOCKET and P11_KIT_SERVER_ADDRESS set,
+   * and with the tools first on its PATH if there are any.
    * stdout and stderr are not ended. @throws TokenfwdError E_USAGE (over 32 KiB, or a NUL), E_PTY_REFUSED, E_SSH
    */
-  run(argv: readonly (string | Buffer)[], io: RunIo): Promise<{ readonly code: number | null; readonly signal: string | null }>;
+  run(work: RemoteWork, io: RunIo): Promise<{ readonly code: number | null; readonly signal: string | null }>;
   /** Resolves, never rejects, when the connection dies by itself. */
   readonly lost: Promise<TokenfwdError>;
   /** Removes what we made on the bastion, then ends the connection. Safe to call twice. */

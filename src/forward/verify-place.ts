@@ -2,13 +2,16 @@
  * Gets to the socket from the bastion's side, to verify it: through sshd, else through a program that is already there.
  * It must never take a way that does not work for a socket that does not.
  */
+import { TokenfwdError } from "../base/errors.js";
+import { printable, shellWord } from "../base/printable.js";
 import { type BridgeTool, openBridge } from "./remote/bridge.js";
 import type { Transport } from "./transport.js";
+import type { ForwardService, ForwardUi } from "./types.js";
 import { type NonceWatch, type Verification, verifyStream } from "./verify.js";
 
 const PREFERENCE: readonly BridgeTool[] = ["nc", "socat", "perl", "python3"];
 
-export interface PlaceVerification {
+interface PlaceVerification {
   /** null: nothing lets us look from there, and `why` says what is missing. */
   readonly result: Verification | null;
   /** `direct-streamlocal`, or the program. */
@@ -16,17 +19,56 @@ export interface PlaceVerification {
   readonly why: string;
 }
 
+export interface ProofDeps {
+  readonly transport: Transport;
+  readonly tools: readonly BridgeTool[];
+  readonly path: string;
+  readonly watch: NonceWatch;
+  readonly service: Pick<ForwardService, "expectedSlots" | "offerVersion">;
+  /** Whether a program can run beside what runs already. */
+  readonly mayExec: boolean;
+  readonly ui: Pick<ForwardUi, "event">;
+  readonly warn: (text: string) => void;
+}
+
+/**
+ * Fails unless the socket leads here; not passed only where nothing lets us look from the bastion's side.
+ * @throws TokenfwdError E_NOT_VERIFIED, E_SOCKET_FOREIGN
+ */
+export async function provePlace({ transport, tools, path, watch, service, mayExec, ui, warn }: ProofDeps): Promise<Verification> {
+  const slots = await service.expectedSlots();
+  const { result, via, why } = await verifyPlace(transport, tools, path, watch, slots, mayExec, service.offerVersion);
+  if (result === null) {
+    ui.event("verify", { verified: "no", reason: why });
+    warn(`the socket could not be verified from the bastion: ${why}`);
+    return { passed: false, answered: false, foreign: false, reason: why };
+  }
+  if (result.passed) {
+    ui.event("verify", { verified: "rpc", via, rttMs: result.rttMs });
+    return result;
+  }
+  if (result.foreign) {
+    throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(path)}: ${result.reason}`, {
+      hint: `find out who listens there (on the bastion: fuser ${shellWord(path)})`,
+    });
+  }
+  throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion does not lead to this agent: ${result.reason}`, {
+    hint: "connect again; if it stays, run with TOKENFWD_LOG set and report it",
+  });
+}
+
 /** Verifies the socket at `path`. `mayExec`: whether a program can run beside what runs already. */
-export async function verifyPlace(
+async function verifyPlace(
   transport: Transport,
   tools: readonly BridgeTool[],
   path: string,
   watch: NonceWatch,
   slots: readonly bigint[],
   mayExec: boolean,
+  offerVersion: 0 | 2 = 2,
 ): Promise<PlaceVerification> {
   const opened = await transport.openRemote(path);
-  if (opened.ok) return { result: await verifyStream(opened.value, watch, slots), via: "direct-streamlocal", why: "" };
+  if (opened.ok) return { result: await verifyStream(opened.value, watch, slots, offerVersion), via: "direct-streamlocal", why: "" };
   const closedWay = "sshd does not open the socket for us (AllowStreamLocalForwarding remote, or AllowTcpForwarding remote)";
   if (!mayExec) return { result: null, via: "none", why: `${closedWay}, and MaxSessions 1 leaves no room for another way` };
   let last: PlaceVerification | null = null;
@@ -37,7 +79,7 @@ export async function verifyPlace(
       refusals.push(bridge.reason);
       continue;
     }
-    last = { result: await verifyStream(bridge.stream, watch, slots), via: tool, why: "" };
+    last = { result: await verifyStream(bridge.stream, watch, slots, offerVersion), via: tool, why: "" };
     // A program that cannot do it (an nc without -U) says nothing about the socket; only an answer ends the search.
     if (last.result?.passed === true || last.result?.answered === true) break;
   }

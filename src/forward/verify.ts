@@ -47,12 +47,18 @@ export type Verification =
  * Speaks p11-kit RPC on a connection made at the bastion's side. Owns the stream and ends it. Takes at most 10 s.
  * Never rejects for what the other side does.
  */
-export async function verifyStream(stream: Duplex, watch: NonceWatch, expectedSlots: readonly bigint[]): Promise<Verification> {
+export async function verifyStream(
+  stream: Duplex,
+  watch: NonceWatch,
+  expectedSlots: readonly bigint[],
+  offerVersion: 0 | 2 = 2,
+): Promise<Verification> {
   const nonce = watch.expect();
   const client = createP11KitClient({
     write: (bytes) => void stream.write(bytes),
     end: () => stream.end(),
     frameOptions: nonce.options,
+    offerVersion,
   });
   const abort = new AbortController();
   const timer = setTimeout(() => {

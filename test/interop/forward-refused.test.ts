@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { openBridge } from "../../src/forward/remote/bridge.js";
-import { connectSsh2 } from "../../src/forward/ssh2/transport.js";
+import { connectSsh2 } from "../../src/forward/ssh2/connect.js";
 import { createNonceWatch, verifyStream } from "../../src/forward/verify.js";
 import { createFakeP11Server } from "../support/fake-p11-server.js";
 import { collectedIo, contents, openTestForward, recordingUi, rejection, SLOTS, settingsOf } from "../support/forward.js";

@@ -90,6 +90,7 @@ describe("a forward over a real sshd", () => {
       const ui = {
         confirmHostKey: async () => false,
         askPassphrase: async () => null,
+        askLogin: async () => null,
         event(name: string) {
           events.push(name);
           if (name === stage) abort.abort();

@@ -35,6 +35,11 @@ export function recordingUi(answers: { confirm?: boolean; passphrases?: string[]
       const next = passphrases.shift();
       return next === undefined ? null : Buffer.from(next);
     },
+    async askLogin(question) {
+      questions.push(question);
+      const next = passphrases.shift();
+      return next === undefined ? null : Buffer.from(next);
+    },
     event: (name, data) => void events.push({ name, data }),
   };
 }

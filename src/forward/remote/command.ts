@@ -39,13 +39,40 @@ function words(argv: readonly (string | Buffer)[]): string {
 }
 
 /**
- * A command line that runs `argv` with `environment` set, in place of the login shell.
+ * A command line that runs `argv` with `environment` set, in place of the login shell. `searchFirst` is a directory that comes
+ * first on the PATH which the login shell has made; it must hold no colon.
  * @throws TokenfwdError E_USAGE: nothing to run, a NUL byte, or more than 32 KiB
  */
-export function remoteCommand(argv: readonly (string | Buffer)[], environment: Readonly<Record<string, string>> = {}): string {
+export function remoteCommand(
+  argv: readonly (string | Buffer)[],
+  environment: Readonly<Record<string, string>> = {},
+  searchFirst: string | null = null,
+): string {
   if (argv.length === 0) throw new TokenfwdError("E_USAGE", "there is no command to run");
   const names = Object.keys(environment);
   const values = names.map((name) => environment[name] ?? "");
-  const exports = names.map((name) => `export ${name}="$1";shift;`).join("");
-  return `exec /bin/sh -c '${DECODE};${exports}unset _tw _tb;exec "$@"' sh ${words([...values, ...argv])}`;
+  const exports = names.map((name) => `export ${name}="$1";shift;`);
+  if (searchFirst !== null) {
+    values.push(searchFirst);
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
+    exports.push('export PATH="$1${PATH:+:$PATH}";shift;');
+  }
+  return `exec /bin/sh -c '${DECODE};${exports.join("")}unset _tw _tb;exec "$@"' sh ${words([...values, ...argv])}`;
+}
+
+// biome-ignore-start lint/suspicious/noTemplateCurlyInString: it is the shell's
+const SHELL = 'exec "${SHELL:-/bin/sh}"';
+const LOGIN_SHELL = `${SHELL} -l`;
+// Of csh, -l stands alone or not at all.
+const LOGIN_THEN = `case "\${SHELL##*/}" in csh|tcsh) ${LOGIN_SHELL};; *) ${LOGIN_SHELL} -c "$1";; esac`;
+// biome-ignore-end lint/suspicious/noTemplateCurlyInString: it is the shell's
+
+/**
+ * A command line that runs the user's login shell with `environment` set. With `searchFirst` the login shell runs its start files and
+ * then gives way to a second one, because start files set the PATH anew; under csh the directory stays where they leave it.
+ */
+export function remoteShell(environment: Readonly<Record<string, string>>, searchFirst: string | null): string {
+  if (searchFirst === null) return remoteCommand(["/bin/sh", "-c", LOGIN_SHELL], environment);
+  const inner = remoteCommand(["/bin/sh", "-c", SHELL], environment, searchFirst);
+  return remoteCommand(["/bin/sh", "-c", LOGIN_THEN, "sh", inner], environment, searchFirst);
 }

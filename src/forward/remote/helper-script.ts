@@ -6,6 +6,7 @@
  * It is fed over stdin (see helper.ts), because a login shell such as csh would mangle or refuse it as an argument:
  * lines below 250 characters, no tab. Commands are lines `SEQ VERB ARGS`; answers are `key=value` lines between markers.
  */
+import { TOOLS_FUNCTIONS } from "./tools-script.js";
 
 /** What the first line of a helper's output ends with once it reads; `nonce` is hex. */
 export function helperMarker(nonce: string): string {
@@ -43,6 +44,7 @@ umask 077
 LC_ALL=C; export LC_ALL
 # A bash as sh would end "read" after so many idle seconds, and with it our socket.
 unset TMOUT
+P0=$PATH
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin; export PATH
 uid=$(id -u)
 RT= RTKIND=none BASE= D= S= K= ID= MADE=0
@@ -170,6 +172,7 @@ clean() {
     if test "$oid" = "$ID"; then
       if test -h "$K" && test "$(readlink "$K")" = "$S"; then rm -f "$K"; fi
       test "$MADE" = 1 && rmdir "$RT/p11-kit" 2>/dev/null
+      strip
       rm -f "$S" "$D/made" "$D/owner"
       rmdir "$D" 2>/dev/null
     fi
@@ -179,7 +182,7 @@ clean() {
   test "$RTKIND" = tmp && rmdir "$RT" 2>/dev/null
   D= BASE=
 }
-# Does anything answer the version byte at a socket? answers, silent, refused, or unknown: no tool, or no permission.
+${TOOLS_FUNCTIONS}# Does anything answer the version byte at a socket? answers, silent, refused, or unknown: no tool, or no permission.
 ping() {
   r= w=
   if has perl; then
@@ -222,6 +225,8 @@ while IFS= read -r line; do
     unsock) unsock "$1";;
     known) known;;
     link) link;;
+    findnode) findnode;;
+    put) put "$1" "$2";;
     pingsock) ping "$RT/tokenfwd/$1/p11.sock";;
     pingknown) ping "$RT/p11-kit/pkcs11";;
     release) trap - EXIT; say release ok;;

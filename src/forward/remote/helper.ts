@@ -12,6 +12,8 @@ import { bootstrapCommand, helperMarker, helperScript, SCRIPT_END } from "./help
 const MAX_ANSWER_BYTES = 8 * 1024;
 const MAX_NOISE_BYTES = 256 * 1024;
 const TIMEOUT_MS = 15_000;
+/** The slowest link that data is sent over, in bytes a millisecond. */
+const SLOWEST_LINK = 2;
 
 /** Values of one answer by key; a key may come more than once. */
 export type Answer = ReadonlyMap<string, readonly string[]>;
@@ -21,6 +23,8 @@ export interface Helper {
   readonly pty: boolean;
   /** Sends a command and waits for its answer. @throws TokenfwdError E_REMOTE_SHELL, also when the helper has gone */
   request(verb: string, ...args: readonly string[]): Promise<Answer>;
+  /** As request, with text behind the command that the helper reads as data. The time allowed grows with its length. */
+  send(text: string, verb: string, ...args: readonly string[]): Promise<Answer>;
   /** Resolves when the channel has closed. */
   readonly gone: Promise<void>;
   /** Closes the channel; what the helper made goes with it unless it was released. */
@@ -52,6 +56,12 @@ const PATTERNS: Readonly<Record<string, RegExp>> = {
   dangling: /^yes$/,
   link: /^ok$/,
   ping: /^(answers|silent|refused|unknown)$/,
+  node: PATH,
+  nodever: /^v\d{1,4}\.[0-9A-Za-z.+-]{1,40}$/,
+  found: /^(unknown|v\d{1,12}\.[0-9A-Za-z.+-]{1,40}) \/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u,
+  sum: /^[0-9a-f]{0,64}$/,
+  run: /^\d{1,3}$/,
+  said: /^[ -~]{0,200}$/,
   release: /^ok$/,
   clean: /^ok$/,
 };
@@ -126,8 +136,8 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
     waiting = null;
     channel.close();
   };
-  const arm = () => {
-    const timer = setTimeout(() => fail(shellError(`nothing came in ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
+  const arm = (timeoutMs = TIMEOUT_MS) => {
+    const timer = setTimeout(() => fail(shellError(`nothing came in ${Math.round(timeoutMs / 1000)} s`)), timeoutMs);
     return () => clearTimeout(timer);
   };
   const disarmStart = arm();
@@ -193,12 +203,12 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
   });
 
   let queue: Promise<unknown> = Promise.resolve();
-  const ask = (verb: string, args: readonly string[]) =>
+  const ask = (verb: string, args: readonly string[], data: string) =>
     new Promise<Answer>((resolve, reject) => {
       if (dead !== null) return reject(dead);
       noiseBytes = 0;
       sequence += 1;
-      const disarm = arm();
+      const disarm = arm(TIMEOUT_MS + data.length / SLOWEST_LINK);
       waiting = {
         seq: sequence,
         resolve: (answer) => {
@@ -210,17 +220,19 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
           reject(error);
         },
       };
-      channel.stream.write(`${[sequence, verb, ...args].join(" ")}\n`);
+      channel.stream.write(`${[sequence, verb, ...args].join(" ")}\n${data}`);
     });
+  const enqueue = (verb: string, args: readonly string[], data: string) => {
+    const answer = queue.then(() => ask(verb, args, data));
+    queue = answer.catch(() => {});
+    return answer;
+  };
   return {
     pty,
     started,
     gone,
-    request(verb, ...args) {
-      const answer = queue.then(() => ask(verb, args));
-      queue = answer.catch(() => {});
-      return answer;
-    },
+    request: (verb, ...args) => enqueue(verb, args, ""),
+    send: (text, verb, ...args) => enqueue(verb, args, text),
     close: () => channel.close(),
   };
 }

@@ -1,6 +1,6 @@
 /*
- * Opening a session on a server that allows one at a time (MaxSessions 1). It must never be used where several are
- * allowed: a refusal there is final.
+ * Opening a session on a server that allows one at a time (MaxSessions 1). It must never be used for a connection's
+ * first session: a refusal of that one is final.
  */
 import type { Transport } from "../transport.js";
 

@@ -1,26 +1,18 @@
 /*
- * Which login methods are tried, in which order: agent, then key files (design 9). It must never log a passphrase or keep
- * one longer than the key needs, and never offers a password.
+ * Which login methods are tried, in which order: those that the server still takes, as PreferredAuthentications ranks them, each
+ * key once and each question as often as NumberOfPasswordPrompts says (design 9). It must never try what the configuration
+ * switches off, and never keep what was typed.
  */
-import { readFileSync } from "node:fs";
-import ssh2, {
-  type AnyAuthMethod,
-  type AuthHandlerMiddleware,
-  type IdentityCallback,
-  type ParsedKey,
-  type SignCallback,
-  type SigningRequestOptions,
-} from "ssh2";
+import type { AnyAuthMethod, AuthHandlerMiddleware } from "ssh2";
 import { printable } from "../../base/printable.js";
-import type { SshSettings } from "../ssh-settings.js";
+import type { LoginMethod, SshSettings } from "../ssh-settings.js";
 import type { ForwardUi } from "../types.js";
-
-const { BaseAgent, OpenSSHAgent, utils } = ssh2;
-const PASSPHRASE_TRIES = 3;
+import { type LoginKey, loginKeys } from "./login-keys.js";
+import { createQuestions, type Question } from "./login-questions.js";
 
 export interface Attempt {
-  readonly method: "agent" | "publickey";
-  /** Printable: the key file, or how many keys the agent has. */
+  readonly method: "agent" | LoginMethod;
+  /** Printable: the key file, what the agent calls its key, or empty for a question. */
   readonly key: string;
   /** null while it is being tried. */
   ok: boolean | null;
@@ -32,175 +24,126 @@ export interface Authentication {
   readonly attempts: readonly Attempt[];
   /** Method names the server would go on with, as of its last answer. */
   methodsLeft(): readonly string[];
+  /** ssh2's debug texts go here: they alone say which methods are left after a key of an agent was taken in part. */
+  debug(text: string): void;
   /** The server has accepted what was tried last. */
   succeeded(): void;
+  /** The connection has ended: what was typed is overwritten. */
+  ended(): void;
 }
 
 interface Deps {
   readonly settings: SshSettings;
-  readonly ui: Pick<ForwardUi, "askPassphrase" | "event">;
+  readonly ui: Pick<ForwardUi, "askPassphrase" | "askLogin" | "event">;
   /** Called around a question, so that no timer runs while a person thinks. */
   readonly whileAsking: <T>(question: () => Promise<T>) => Promise<T>;
+  /** Ends the connection for what the server asks. */
+  readonly tooMuch: (why: string) => void;
 }
 
 /** The next methods, one after the other, as ssh2 asks for them. */
 export function createAuthentication(deps: Deps): Authentication {
+  const { settings } = deps;
+  const username = settings.user;
   const attempts: Attempt[] = [];
   let left: readonly string[] = [];
-  let current: Attempt | null = null;
-  const finish = (ok: boolean, why?: string) => {
+  let before: readonly string[] = [];
+  let current: { readonly attempt: Attempt; why(): string | undefined; over(): void; signed: boolean } | null = null;
+  const finish = (succeeded: boolean) => {
     if (current === null) return;
-    current.ok = ok;
-    if (why !== undefined) current.why = why;
-    deps.ui.event("auth", { method: current.method, key: current.key, ok });
+    const { attempt, why, over, signed } = current;
     current = null;
+    over();
+    // A key that signed, and other methods after it: the server took the key and wants more (AuthenticationMethods).
+    const inPart = !succeeded && signed && left.join() !== before.join();
+    attempt.ok = succeeded || inPart;
+    const said = inPart ? "taken, and more is wanted" : why();
+    if (said !== undefined && !succeeded) attempt.why = said;
+    deps.ui.event("auth", { method: attempt.method, key: attempt.key, ok: attempt.ok });
   };
-  const begin = (method: Attempt["method"], key: string) => {
-    current = { method, key, ok: null };
-    attempts.push(current);
+  const begin = (method: Attempt["method"], key: string, why: () => string | undefined = () => undefined, over: () => void = () => {}) => {
+    const attempt: Attempt = { method, key, ok: null };
+    attempts.push(attempt);
+    before = left;
+    current = { attempt, why, over, signed: false };
+  };
+  const signed = () => {
+    if (current !== null) current.signed = true;
+  };
+  const questions = createQuestions(deps);
+  const keys = loginKeys({ ...deps, signed });
+  const rounds: Record<Exclude<LoginMethod, "publickey">, number> = { "keyboard-interactive": 0, password: 0 };
+
+  /** The next key that can be offered; those that cannot are told on the way. */
+  const nextKey = async (): Promise<AnyAuthMethod | null> => {
+    for (;;) {
+      const next = await keys.next();
+      if (next.done === true) return null;
+      const key: LoginKey = next.value;
+      begin(key.method, key.name, () => key.why());
+      if (key.agent !== null) return { type: "agent", username, agent: key.agent };
+      finish(false);
+    }
+  };
+  const nextQuestion = async (method: Exclude<LoginMethod, "publickey">): Promise<AnyAuthMethod | null> => {
+    rounds[method] += 1;
+    if (rounds[method] > settings.passwordPrompts) return null;
+    const question: Question | null = method === "password" ? await questions.password() : questions.keyboardInteractive();
+    const gone = "nobody answered";
+    begin(
+      method,
+      "",
+      () => {
+        if (question?.answered() === true) return undefined;
+        // Who has not answered once is not asked again.
+        rounds[method] = settings.passwordPrompts;
+        return gone;
+      },
+      () => question?.over(),
+    );
+    if (question !== null) return question.step;
+    finish(false);
+    return null;
+  };
+  const exhausted = new Set<LoginMethod>();
+  const next = async (): Promise<AnyAuthMethod | null> => {
+    for (;;) {
+      const method = settings.loginMethods.find((one) => left.includes(one) && !exhausted.has(one));
+      if (method === undefined) return null;
+      const step = method === "publickey" ? await nextKey() : await nextQuestion(method);
+      if (step !== null) return step;
+      exhausted.add(method);
+    }
   };
 
-  async function* methods(): AsyncGenerator<AnyAuthMethod, void, void> {
-    const username = deps.settings.user;
-    // Costs one round trip and tells which methods the server takes at all, which makes the error message right.
-    yield { type: "none", username };
-    if (deps.settings.identityAgent !== null) {
-      const { agent, count } = await orderedAgent(deps.settings.identityAgent, deps);
-      if (count !== 0) {
-        begin("agent", count === null ? "agent does not answer" : `${count} ${count === 1 ? "key" : "keys"}`);
-        if (count === null) finish(false, "the agent does not answer");
-        else yield { type: "agent", username, agent };
-      }
-    }
-    for (const file of deps.settings.identityFiles) {
-      begin("publickey", printable(file));
-      const key = await loadKey(file, deps);
-      if (typeof key === "string") finish(false, key);
-      else yield { type: "agent", username, agent: keyAgent(key) };
-    }
-  }
-
-  const source = methods();
+  let begun = false;
   return {
     attempts,
     methodsLeft: () => left,
+    debug(text) {
+      const methods = /^Inbound: Received USERAUTH_FAILURE \(([\x21-\x7e]*)\)$/.exec(text)?.[1];
+      if (methods !== undefined) left = methods.split(",").filter((one) => one !== "");
+    },
     succeeded: () => finish(true),
-    handler(authsLeft, _partial, next) {
-      if (authsLeft !== null) left = authsLeft as readonly string[];
+    ended: () => current?.over(),
+    handler(_authsLeft, _partial, done) {
       finish(false);
-      source.next().then(
+      // Costs one round trip and tells which methods the server takes at all.
+      if (!begun) {
+        begun = true;
+        return { type: "none", username };
+      }
+      next().then(
         // ssh2 takes false for "no more"; its types do not say so.
-        (step) => next(step.done === true ? (false as unknown as AnyAuthMethod) : step.value),
-        () => next(false as unknown as AnyAuthMethod),
+        (step) => done(step ?? (false as unknown as AnyAuthMethod)),
+        () => done(false as unknown as AnyAuthMethod),
       );
+      return undefined;
     },
   };
 }
 
-/** The private key, or a printable reason why it cannot be used. */
-async function loadKey(file: string, deps: Deps): Promise<ParsedKey | string> {
-  let data: Buffer;
-  try {
-    data = readFileSync(file);
-  } catch (error) {
-    return printable(error instanceof Error ? error.message : String(error));
-  }
-  try {
-    const plain = utils.parseKey(data);
-    if (!(plain instanceof Error)) return firstKey(plain);
-    if (!/passphrase/i.test(plain.message)) return printable(plain.message);
-    for (let attempt = 0; attempt < PASSPHRASE_TRIES; attempt++) {
-      const passphrase = await deps.whileAsking(() => deps.ui.askPassphrase(file));
-      if (passphrase === null) return "no passphrase";
-      const key = utils.parseKey(data, passphrase);
-      passphrase.fill(0);
-      if (!(key instanceof Error)) return firstKey(key);
-    }
-    return "wrong passphrase";
-  } finally {
-    data.fill(0);
-  }
-}
-
-function firstKey(parsed: ParsedKey | ParsedKey[]): ParsedKey | string {
-  const key: ParsedKey | undefined = Array.isArray(parsed) ? parsed[0] : parsed;
-  if (key === undefined) return "holds no key";
-  return key.isPrivateKey() ? key : "is not a private key";
-}
-
-type Hash = "sha256" | "sha512" | undefined;
-
-/**
- * Keys behind the interface of an agent, with a check that ssh2 lacks: it falls back to RSA with SHA-1 for a server that
- * names no signature algorithms. Such a key counts as refused. Exported for tests.
- */
-export function sha2Agent(
-  keys: ParsedKey[],
-  sign: (key: ParsedKey, data: Buffer, hash: Hash, callback: SignCallback) => void,
-): InstanceType<typeof BaseAgent> {
-  return new (class extends BaseAgent<ParsedKey> {
-    override getIdentities(callback: IdentityCallback<ParsedKey>): void {
-      callback(undefined, keys);
-    }
-    override sign(key: ParsedKey, data: Buffer, options: SigningRequestOptions | SignCallback, callback?: SignCallback): void {
-      const done = typeof options === "function" ? options : (callback ?? (() => {}));
-      const hash = typeof options === "function" ? undefined : options.hash;
-      if (hash === "sha1" || (key.type === "ssh-rsa" && hash === undefined))
-        done(new Error("the server takes RSA only with SHA-1, which is not used"));
-      else sign(key, data, hash, done);
-    }
-  })() as InstanceType<typeof BaseAgent>;
-}
-
-/** One private key, as an agent. */
-function keyAgent(key: ParsedKey): InstanceType<typeof BaseAgent> {
-  return sha2Agent([key], (_key, data, hash, callback) => {
-    const signature = key.sign(data, hash);
-    if (signature instanceof Error) callback(signature);
-    else callback(undefined, signature);
-  });
-}
-
-/** Public keys beside (or inside) the identity files, for IdentitiesOnly and for the order of the agent's keys. */
-function wantedKeys(settings: SshSettings): Buffer[] {
-  return settings.identityFiles.flatMap((file) => {
-    for (const name of [`${file}.pub`, file]) {
-      try {
-        const parsed = utils.parseKey(readFileSync(name));
-        if (parsed instanceof Error) continue;
-        const key: ParsedKey | undefined = Array.isArray(parsed) ? parsed[0] : parsed;
-        if (key !== undefined) return [key.getPublicSSH()];
-      } catch {
-        // No such file; the other name may do.
-      }
-    }
-    return [];
-  });
-}
-
-/** The agent with the configured keys first, and nothing else under IdentitiesOnly. `count` null: it does not answer. */
-async function orderedAgent(socket: string, { settings, whileAsking }: Deps) {
-  const inner = new OpenSSHAgent(socket);
-  const wanted = wantedKeys(settings);
-  const rank = (key: ParsedKey) => {
-    const blob = key.getPublicSSH();
-    const index = wanted.findIndex((one) => one.equals(blob));
-    return index === -1 ? wanted.length : index;
-  };
-  const keys = await new Promise<ParsedKey[] | null>((resolve) => {
-    inner.getIdentities((error, found) => resolve(error ? null : ((found ?? []) as ParsedKey[])));
-  });
-  const chosen = (keys ?? []).filter((key) => !settings.identitiesOnly || rank(key) < wanted.length).sort((a, b) => rank(a) - rank(b));
-  // An agent may ask a person first (ssh-add -c, a touch), as long as that takes.
-  const agent = sha2Agent(chosen, (key, data, hash, callback) => {
-    const signing = () =>
-      new Promise<void>((signed) => {
-        inner.sign(key, data, hash === undefined ? {} : { hash }, (error, signature) => {
-          callback(error, signature);
-          signed();
-        });
-      });
-    void whileAsking(signing);
-  });
-  return { agent, count: keys === null ? null : chosen.length };
+/** An attempt in words. */
+export function attemptText({ method, key, why }: Attempt): string {
+  return `${method}${key === "" ? "" : ` ${printable(key)}`}${why === undefined ? "" : ` (${why})`}`;
 }

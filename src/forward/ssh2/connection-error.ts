@@ -4,7 +4,7 @@
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 import type { SshSettings } from "../ssh-settings.js";
-import type { Authentication } from "./auth.js";
+import { type Authentication, attemptText } from "./auth.js";
 
 /** An error of the socket, the handshake or the protocol, before (`wasReady` false) or after login. */
 export function connectionError(error: Error & { level?: string; code?: string }, settings: SshSettings, wasReady: boolean): TokenfwdError {
@@ -48,18 +48,20 @@ export function connectionError(error: Error & { level?: string; code?: string }
 
 /** Nothing was accepted: what was tried, and what the server would have taken. */
 export function authError(authentication: Authentication, settings: SshSettings, error: Error): TokenfwdError {
-  const tried = authentication.attempts.map(
-    (attempt) => `${attempt.method} ${attempt.key}${attempt.why === undefined ? "" : ` (${attempt.why})`}`,
-  );
+  const tried = authentication.attempts.map(attemptText);
   const takes = printable(authentication.methodsLeft().join(", "));
-  const text = tried.length === 0 ? "there was no key to try" : `tried ${tried.join("; ")}`;
-  const keysTaken = authentication.methodsLeft().length === 0 || authentication.methodsLeft().includes("publickey");
+  const text = tried.length === 0 ? "there was nothing to try" : `tried ${tried.join("; ")}`;
+  const left = authentication.methodsLeft();
+  const keysTaken = left.length === 0 || left.includes("publickey");
+  const asks = left.some((method) => method === "password" || method === "keyboard-interactive");
   return new TokenfwdError("E_SSH_AUTH", `${printable(settings.host)} did not accept ${printable(settings.user)}: ${text}`, {
     cause: error,
     hint: /too many/i.test(error.message)
       ? "the bastion allows fewer tries than keys were offered: name the right one with -i KEY and --ssh-option IdentitiesOnly=yes"
       : keysTaken
         ? "name the key with -i KEY, load it with ssh-add, or put its public half into ~/.ssh/authorized_keys on the bastion"
-        : `the bastion takes only ${takes}, and this version logs in with keys only: ask for publickey to be allowed`,
+        : asks
+          ? `the bastion takes only ${takes}: run it on a terminal, without BatchMode`
+          : `the bastion takes only ${takes}, which this version cannot do: ask for publickey to be allowed`,
   });
 }

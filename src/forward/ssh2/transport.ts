@@ -2,67 +2,40 @@
  * A Transport on ssh2. It must never accept a host key on its own (ssh2 takes any unless told), offer SHA-1 or zlib,
  * forward an agent, or take a channel that the server opens for anything but a socket we asked for.
  */
-import { connect as dial } from "node:net";
 import type { Duplex } from "node:stream";
-import ssh2, { type Algorithms, type ClientChannel, type ServerHostKeyAlgorithm } from "ssh2";
+import ssh2, { type ClientChannel } from "ssh2";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
-import { addKnownKey, findKnownKeys, fingerprint, judgeHostKey, keyType, knownHostsName, preferredKeyTypes } from "../known-hosts.js";
+import { findKnownKeys, fingerprint } from "../known-hosts.js";
 import type { SshSettings } from "../ssh-settings.js";
 import type { ExecChannel, ExitStatus, Outcome, Refusal, Transport } from "../transport.js";
 import type { ForwardUi } from "../types.js";
+import { algorithmsFor } from "./algorithms.js";
 import { type Authentication, createAuthentication } from "./auth.js";
 import { channelStream } from "./channel-stream.js";
 import { authError, connectionError } from "./connection-error.js";
+import { createHostKeyCheck } from "./host-key.js";
 
-const HOST_KEY_TYPES = [
-  "ssh-ed25519",
-  "ecdsa-sha2-nistp256",
-  "ecdsa-sha2-nistp384",
-  "ecdsa-sha2-nistp521",
-  "rsa-sha2-512",
-  "rsa-sha2-256",
-] as const;
-const ALGORITHMS = {
-  kex: [
-    "curve25519-sha256",
-    "curve25519-sha256@libssh.org",
-    "ecdh-sha2-nistp256",
-    "ecdh-sha2-nistp384",
-    "ecdh-sha2-nistp521",
-    "diffie-hellman-group-exchange-sha256",
-    "diffie-hellman-group14-sha256",
-    "diffie-hellman-group16-sha512",
-    "diffie-hellman-group18-sha512",
-  ],
-  hmac: ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"],
-  compress: ["none"],
-} as const;
-const FAMILIES = { any: 0, inet: 4, inet6: 6 } as const;
 const MAX_DEBUG_TEXTS = 100;
 
 export interface Ssh2Options {
   readonly settings: SshSettings;
   readonly ui: ForwardUi;
   readonly signal: AbortSignal;
+  /** How the connection below ends, where `dial` goes through one. */
+  readonly below?: Promise<TokenfwdError | null>;
 }
 
 /**
- * Connects, checks the host key, logs in.
+ * Checks the host key and logs in, on the connection that `dial` begins to make and that is owned from then on.
  * @throws TokenfwdError E_SSH, E_SSH_AUTH, E_SSH_UNSUPPORTED, E_HOST_KEY_*, E_INTERRUPTED
  */
-export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
-  const { settings, ui, signal } = options;
+export async function connectOver(dial: () => Duplex, options: Ssh2Options): Promise<Transport> {
+  const { settings, ui, signal, below } = options;
   const known = await findKnownKeys(settings);
+  const algorithms = algorithmsFor(settings, known);
   const client = new ssh2.Client();
-  const socket = dial({
-    host: settings.host,
-    port: settings.port,
-    family: FAMILIES[settings.addressFamily],
-    ...(settings.bindAddress === null ? {} : { localAddress: settings.bindAddress }),
-    // From the first byte on: each delayed packet of the handshake and the login costs 40 ms.
-    noDelay: true,
-  });
+  const socket = dial();
   const debugTexts: string[] = [];
   let strictKex = false;
   let hostKey = "";
@@ -93,42 +66,14 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
       if (!ready) arm();
     }
   };
-  const authentication: Authentication = createAuthentication({ settings, ui, whileAsking });
-
-  let accepted: Buffer | null = null;
-  const verifyHostKey = async (key: Buffer): Promise<boolean> => {
-    const name = knownHostsName(settings);
-    const print = fingerprint(key);
-    if (accepted !== null) {
-      // A later key exchange of the same connection: what was settled once is neither asked nor written again.
-      if (accepted.equals(key)) return true;
-      throw new TokenfwdError("E_HOST_KEY_CHANGED", `the host key of ${printable(name)} changed within the connection: it is ${print}`, {
-        hint: "somebody may be listening; do not connect before the bastion's administrator explains",
-      });
-    }
-    const verdict = judgeHostKey(name, key, known);
-    let added = false;
-    if (verdict === "unknown") {
-      const unknown = (why: string) =>
-        new TokenfwdError("E_HOST_KEY_UNKNOWN", `the host key of ${printable(name)} is not known (${keyType(key)} ${print}) and ${why}`, {
-          hint: "compare the fingerprint with the administrator's, then connect once with ssh or answer yes",
-        });
-      if (settings.strictHostKeyChecking === "yes") throw unknown("StrictHostKeyChecking is yes");
-      if (settings.strictHostKeyChecking === "ask") {
-        const question = { host: printable(name), keyType: keyType(key), fingerprint: print };
-        if (!(await whileAsking(() => ui.confirmHostKey(question)))) throw unknown("nobody confirmed it");
-      }
-      added = await addKnownKey(settings, key);
-      if (!added)
-        ui.event("warning", {
-          text: `the host key could not be written to ${printable(settings.userKnownHostsFiles[0] ?? "known_hosts")}`,
-        });
-    }
-    accepted = Buffer.from(key);
-    hostKey = print;
-    ui.event("hostkey", { host: printable(name), keyType: keyType(key), hostKey: print, known: verdict === "known", added });
-    return true;
+  const tooMuch = (why: string) => {
+    fatal ??= new TokenfwdError("E_SSH_AUTH", `the log-in to ${printable(settings.host)} was given up: ${why}`, {
+      hint: `try it with ssh: ssh -v ${printable(settings.destination)}`,
+    });
+    socket.destroy();
   };
+  const authentication: Authentication = createAuthentication({ settings, ui, whileAsking, tooMuch });
+  const checkHostKey = createHostKeyCheck({ settings, known, ui, whileAsking });
 
   let resolveClosed: (reason: TokenfwdError | null) => void = () => {};
   const closed = new Promise<TokenfwdError | null>((resolve) => {
@@ -152,8 +97,10 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
       const refused = error.level === "client-authentication" || /authentication failures/i.test(error.message);
       fatal ??= !ready && refused ? authError(authentication, settings, error) : connectionError(error, settings, ready);
     });
+    client.on("change password", () => tooMuch("the password has expired and a new one is wanted"));
     client.on("close", () => {
       clearTimeout(timer);
+      authentication.ended();
       const lost =
         fatal ??
         new TokenfwdError(ready ? "E_SSH_LOST" : "E_SSH", `${printable(settings.host)} closed the connection`, {
@@ -164,6 +111,10 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
     });
   });
 
+  void below?.then((reason) => {
+    fatal ??= reason;
+    socket.destroy();
+  });
   signal.addEventListener("abort", abort, { once: true });
   if (signal.aborted) abort();
   arm();
@@ -176,18 +127,22 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
     agentForward: false,
     // What a server of another name can do is seen by asking it.
     strictVendor: false,
-    algorithms: {
-      ...ALGORITHMS,
-      serverHostKey: preferredKeyTypes(known, HOST_KEY_TYPES) as ServerHostKeyAlgorithm[],
-    } as unknown as Algorithms,
+    algorithms,
     authHandler: authentication.handler,
     hostVerifier: (key: Buffer, verify: (good: boolean) => void) => {
-      verifyHostKey(key).then(verify, (error: unknown) => {
-        fatal ??= TokenfwdError.from(error);
-        verify(false);
-      });
+      checkHostKey(key).then(
+        () => {
+          hostKey = fingerprint(key);
+          verify(true);
+        },
+        (error: unknown) => {
+          fatal ??= TokenfwdError.from(error);
+          verify(false);
+        },
+      );
     },
     debug: (text: string) => {
+      authentication.debug(text);
       if (text.includes("strict KEX mode enabled")) strictKex = true;
       const said = /^Debug output from server: (.*)$/s.exec(text)?.[1];
       if (said !== undefined && debugTexts.length < MAX_DEBUG_TEXTS) debugTexts.push(printable(said.replace(/^"|"$/g, "")));
@@ -265,6 +220,14 @@ export async function connectSsh2(options: Ssh2Options): Promise<Transport> {
       const outcome = await attempt<ClientChannel>(
         "open",
         (done) => client.openssh_forwardOutStreamLocal(path, done),
+        (late) => late.close(),
+      );
+      return outcome.ok ? { ok: true, value: channelStream(outcome.value) } : outcome;
+    },
+    async openTcp(host, port) {
+      const outcome = await attempt<ClientChannel>(
+        "open",
+        (done) => client.forwardOut("127.0.0.1", 0, host, port, done),
         (late) => late.close(),
       );
       return outcome.ok ? { ok: true, value: channelStream(outcome.value) } : outcome;

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import ssh2, { type ParsedKey } from "ssh2";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { sha2Agent } from "../../../src/forward/ssh2/auth.js";
+import { sha2Agent } from "../../../src/forward/ssh2/login-keys.js";
 import { makeSshKey } from "../../support/sshd.js";
 
 let directory: string;

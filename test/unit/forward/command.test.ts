@@ -71,6 +71,16 @@ describe("a remote command line", () => {
     });
   }
 
+  for (const shell of ["sh", "bash", "dash", "csh", "tcsh", "fish"]) {
+    it(`finds what comes first on the PATH, before what the login shell ${shell} has made of it`, () => {
+      const first = "/a b'c!\\d$HOME";
+      const command = remoteCommand(["/bin/sh", "-c", 'printf %s "$PATH"'], {}, first);
+      const login = spawnSync(shell, ["-c", "exec /bin/sh -c 'printf %s \"$PATH\"'"], { encoding: "utf8" }).stdout;
+      expect(login).not.toBe("");
+      expect(spawnSync(shell, ["-c", command], { encoding: "utf8" }).stdout).toBe(`${first}:${login}`);
+    });
+  }
+
   it("holds nothing that csh or fish would change", () => {
     for (const command of [remoteCommand(["a'b", "!\\\n"]), bootstrapCommand("00ff")]) {
       expect(command).not.toMatch(/[!\n]/);
