@@ -29,7 +29,7 @@ export interface ClientSurroundings {
   readonly times: LinkTimes;
 }
 
-const TIMES: LinkTimes = { connectMs: 10_000, firstByteMs: 10_000 };
+const TIMES: LinkTimes = { connectMs: 10_000, firstByteMs: 10_000, snapshotMs: 120_000 };
 /** An agent keeps the deadline itself; a dead link keeps none. */
 const DEADLINE_GRACE_MS = 2_000;
 const NEVER = new AbortController().signal;
@@ -90,9 +90,13 @@ class Client implements TokenfwdClient {
     return this.#link?.path ?? "";
   }
 
+  #usable(): Link | null {
+    return this.#link === null || this.#link.isGone() ? null : this.#link;
+  }
+
   async open(signal: AbortSignal): Promise<Link> {
-    const link = this.#link;
-    if (link !== null && !link.isGone()) return link;
+    const link = this.#usable();
+    if (link !== null) return link;
     if (this.#closed) throw new TokenfwdError("E_AGENT_LOST", "the client was closed");
     return await this.#opening.run(signal, async () => {
       const settings = this.#settings(this.#connections === 0 && this.#options.snapshot !== false);
@@ -157,11 +161,11 @@ class Client implements TokenfwdClient {
 
   async #sign(request: SignMessage, { signal = NEVER, deadlineMs }: RequestOptions): Promise<SignResult> {
     signal.throwIfAborted();
-    setMaxListeners(0, signal);
+    if (signal !== NEVER) setMaxListeners(0, signal);
     try {
       // One time for all of it: finding the socket, what the agent needs, and what may have to be done instead.
       const left = timeLeft(deadlineMs);
-      let link = await timed(signal, left(), (inner) => this.open(inner));
+      let link = this.#usable() ?? (await timed(signal, left(), (inner) => this.open(inner)));
       signal.throwIfAborted();
       if (link.protocol === "tokenfwd") {
         const ms = left();

@@ -1,7 +1,7 @@
 /*
  * Opens a Unix socket within a time. It must never leave a socket behind that nobody owns, nor let one fail unheard.
  */
-import { connect, type Socket } from "node:net";
+import { connect, type OnReadOpts, type Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 
@@ -21,11 +21,18 @@ export function socketError(path: string, why: string, cause?: unknown): Tokenfw
   });
 }
 
-/** A connected socket, the caller's own. Rejects with E_AGENT_SOCKET, or with the signal's reason. */
-export function dial(path: string, timeoutMs: number, signal: AbortSignal): Promise<Socket> {
+/** What may come in one read. */
+const READ_BYTES = 64 * 1024;
+
+/**
+ * A connected socket, the caller's own. Rejects with E_AGENT_SOCKET, or with the signal's reason. `take` gets what comes, which is
+ * the taker's, in place of the socket's `data`: read into the same memory each time, for memory of its own for each read, given
+ * back but for the few bytes of an answer, costs more than the answer.
+ */
+export function dial(path: string, timeoutMs: number, signal: AbortSignal, take?: (bytes: Buffer) => void): Promise<Socket> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
-    const socket = connect({ path });
+    const socket = connect(take === undefined ? { path } : { path, onread: readingInto(take) });
     const settle = (outcome: () => void): void => {
       clearTimeout(timer);
       signal.removeEventListener("abort", aborted);
@@ -45,6 +52,16 @@ export function dial(path: string, timeoutMs: number, signal: AbortSignal): Prom
     );
     socket.once("connect", () => settle(() => resolve(socket)));
   });
+}
+
+function readingInto(take: (bytes: Buffer) => void): OnReadOpts {
+  return {
+    buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+    callback(count, bytes) {
+      take(Buffer.from(bytes.subarray(0, count)));
+      return true;
+    },
+  };
 }
 
 /** How long a socket that we close may take to send what was written to it. */

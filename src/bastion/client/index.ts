@@ -23,8 +23,9 @@ export type { ConnectOptions, PinProvider, Signer, TokenfwdClient } from "./type
 
 /**
  * A client on the first socket that can be used: `socket`, TOKENFWD_SOCKET, P11_KIT_SERVER_ADDRESS, TOKENFWD_AGENT, or a
- * well-known place. At most 10 s to connect and 10 s for the other end's first byte. Rejects with a TokenfwdError:
- * E_AGENT_NOT_FOUND (nothing anywhere), E_AGENT_SOCKET (what was named cannot be used); or with the signal's reason.
+ * well-known place. At most 10 s to connect, 10 s for the other end's first byte and 120 s for its list of keys. Rejects with
+ * a TokenfwdError: E_AGENT_NOT_FOUND (nothing anywhere), E_AGENT_SOCKET (what was named cannot be used, or several
+ * workstations are connected and none was named); or with the signal's reason.
  */
 export function connectClient(options: ConnectOptions = {}): Promise<TokenfwdClient> {
   return connect(options);

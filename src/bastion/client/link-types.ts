@@ -12,6 +12,8 @@ export interface LinkTimes {
   readonly connectMs: number;
   /** Until the other end says its first byte. */
   readonly firstByteMs: number;
+  /** Until an agent that was asked for its tokens and keys has named them; it may have to read them from slow cards. */
+  readonly snapshotMs: number;
 }
 
 export interface LinkSettings {

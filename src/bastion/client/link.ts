@@ -22,7 +22,8 @@ const cancelledBy = (signal: AbortSignal) => () => signal.reason as Error;
 export async function openAgentLink(place: SocketPlace, settings: LinkSettings, signal: AbortSignal): Promise<AgentLink> {
   const { path, known } = place;
   const { times, client, snapshot } = settings;
-  const socket = await dial(path, times.connectMs, signal);
+  // Nothing is read before the turn in which it connects is over, and in that turn the client is made.
+  const socket = await dial(path, times.connectMs, signal, (bytes) => rpc.push(bytes));
   // Until this turn of the loop is over: the first request joins the hello in one write.
   socket.cork();
   setImmediate(() => socket.uncork());
@@ -33,7 +34,6 @@ export async function openAgentLink(place: SocketPlace, settings: LinkSettings, 
     snapshot,
     flight: known ? "eager" : "careful",
   });
-  socket.on("data", (chunk) => rpc.push(chunk));
   socket.once("close", () => rpc.closed());
   let isSilent = false;
   const late = setTimeout(() => {
@@ -62,10 +62,18 @@ export async function openLink(place: SocketPlace, settings: LinkSettings, signa
   const agent = await openAgentLink(place, settings, signal);
   try {
     if (!(await orAborted(agent.isAgent, signal, cancelledBy(signal)))) return await openStockLink(place.path, settings, signal);
-    if (settings.snapshot) await orAborted(agent.rpc.ready, signal, cancelledBy(signal));
+    if (settings.snapshot) await snapshotOf(agent, settings.times.snapshotMs, signal);
     return agent;
   } catch (thrown) {
     agent.close();
     throw thrown instanceof RpcError ? clientError(thrown) : thrown;
   }
+}
+
+async function snapshotOf({ path, rpc }: AgentLink, ms: number, signal: AbortSignal): Promise<void> {
+  const late = AbortSignal.timeout(ms);
+  const most = AbortSignal.any([signal, late]);
+  await orAborted(rpc.ready, most, () =>
+    signal.aborted ? cancelledBy(signal)() : socketError(path, `is an agent's that does not name its keys in ${ms / 1000} s`),
+  );
 }

@@ -46,7 +46,7 @@ export interface StockLoginOptions {
   readonly tries: PinTries;
 }
 
-/** Both log-ins that a key ring wants. They answer C_Login's CK_RV and reject with E_PIN_SOURCE, E_PIN_WRONG or E_PIN_LOCKED. */
+/** Both log-ins that a key ring wants. They answer C_Login's CK_RV and reject with E_PIN_SOURCE, E_PIN_CANCELLED, E_PIN_WRONG or E_PIN_LOCKED. */
 export type StockLogins = Required<Pick<KeyRingOptions, "login" | "loginForOperation">>;
 
 export function createStockLogins({ cryptoki, pin: provider, tries }: StockLoginOptions): StockLogins {
@@ -83,7 +83,10 @@ export function createStockLogins({ cryptoki, pin: provider, tries }: StockLogin
       asking.then((late) => late?.fill(0)).catch(() => {});
       throw thrown;
     });
-    if (pin === null) return CKR.CKR_FUNCTION_CANCELED;
+    // A bare Enter is no PIN, and a token would count it as a wrong one.
+    if (pin === null || pin.length === 0) {
+      throw new TokenfwdError("E_PIN_CANCELLED", `no PIN was given for the token ${name}`, { hint: "nothing was tried; run it again" });
+    }
     try {
       if (tries.wasRefused(uri, pin)) {
         throw new TokenfwdError("E_PIN_WRONG", `the token ${name} has refused this PIN before; it was not tried again`);

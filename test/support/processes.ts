@@ -1,0 +1,33 @@
+/*
+ * Looks at the processes of this machine by their arguments, to see what was left behind. It must never end one.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+
+export interface SeenProcess {
+  readonly pid: number;
+  /** The words of its command line with a space after each. */
+  readonly words: string;
+}
+
+/** The processes that have `text` in their arguments. */
+export function processesNaming(text: string): SeenProcess[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        const words = readFileSync(`/proc/${name}/cmdline`, "utf8").replaceAll("\0", " ");
+        return words.includes(text) ? [{ pid: Number(name), words }] : [];
+      } catch {
+        return []; // ended meanwhile
+      }
+    });
+}
+
+/** The children of a process that are there now. */
+export function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number);
+  } catch {
+    return [];
+  }
+}
