@@ -18,6 +18,8 @@ export interface ActivityOptions {
   readonly log: Log;
   /** A question at the workstation opens or closes. */
   onPrompt?(open: boolean): void;
+  /** The device waits for a finger: called once for each wait. */
+  onTouch?(token: string): void;
 }
 
 /** Starts reporting; the answer stops it and says what was still counted. */
@@ -25,13 +27,16 @@ export function reportActivity(options: ActivityOptions): () => void {
   const { agent, events, ui, log } = options;
   const uses = createUseLines((text) => (ui === null ? log.info(text) : ui.line(text)));
   const said = new Set<string>();
+  const failures = new Map<string, number>();
   const stops = [
     agent.events.on("use", (use) => {
-      const { client, key, mechanism, call, ok, rv } = use;
-      events.emit("use", { client, key, mechanism, call, ok, rv });
-      log.info("use", { client, key, mechanism, call, ok, rv });
+      const { client, key, mechanism, call, ok, rv, purpose, input } = use;
+      const told = { client, key, mechanism, call, ok, rv, purpose, input };
+      events.emit("use", told);
+      log.info("use", told);
       if (ui !== null) uses.add(client, useLine(use));
     }),
+    agent.events.on("hello", ({ client, name }) => log.info("client", { client, callsItself: name })),
     agent.events.on("refused", (refused) => {
       const { client, call, rv, why } = refused;
       events.emit("refused", { client, call, rv, why });
@@ -41,13 +46,24 @@ export function reportActivity(options: ActivityOptions): () => void {
     agent.events.on("prompt", (prompt) => {
       const { kind, token, triesLeft, state } = prompt;
       if (kind !== "touch") options.onPrompt?.(state === "open");
+      if (kind === "touch") events.emit("touch", { token, state: state === "open" ? "waiting" : "over" });
       if (state !== "open") return;
       events.emit("prompt", { kind, token, triesLeft });
-      if (kind === "touch") (ui ?? NOBODY).line(`the token ${token} has been waiting: touch it`);
+      if (kind !== "touch") return;
+      (ui ?? NOBODY).line(`the token ${token} has been waiting: touch it`);
+      options.onTouch?.(token);
     }),
     agent.events.on("fault", ({ reason }) => {
       log.error("module fault", { reason });
       (ui ?? NOBODY).warning(`the PKCS#11 module failed and was started again: ${reason}`);
+    }),
+    agent.events.on("unlock-failed", ({ reason }) => {
+      log.warn("unlock failed", { reason });
+      const words = LOGIN_FAILURES[reason];
+      // A bastion can ask as often as it likes.
+      if (words === undefined || (failures.get(reason) ?? 0) > Date.now() - SAME_FAILURE_MS) return;
+      failures.set(reason, Date.now());
+      (ui ?? NOBODY).warning(words);
     }),
     agent.events.on("violation", ({ client, reason }) => {
       log.warn("violation", { client, reason });
@@ -64,11 +80,21 @@ export function reportActivity(options: ActivityOptions): () => void {
 }
 
 const MAX_REASONS = 20;
+const SAME_FAILURE_MS = 10_000;
+const LOGIN_FAILURES: Readonly<Record<string, string>> = {
+  locked: "the PIN of the token is locked: unblock it with the token's own tool, which asks for the PUK or SO PIN",
+  "wrong-pin": "the token refused the PIN of --pin-source, which is not tried a second time",
+  "no-source": "a program wants to log in, and there is nothing to ask the PIN with",
+  "last-try-declined": "the last try of the PIN was kept: unblock the PIN with the token's own tool first",
+  "pin-pad": "the token has a PIN pad of its own, which this version cannot use",
+};
 const NOBODY: Pick<Ui, "line" | "warning"> = { line() {}, warning() {} };
 
 function useLine(use: AgentEvents["use"]): string {
   const verdict = use.ok ? "" : `, which failed: ${rvName(use.rv)}`;
-  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${verdict}`;
+  // "data" is what a client says that has nothing to say.
+  const purpose = use.purpose === null || use.purpose === "data" ? "" : `, for ${use.purpose}`;
+  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${purpose}${verdict}`;
 }
 
 function at(origin: Origin): string {

@@ -6,13 +6,15 @@ import { createAgent } from "../agent/agent.js";
 import { listenOn } from "../agent/listen.js";
 import type { Log } from "../base/log.js";
 import { runtimeDirectory } from "../base/paths.js";
-import { createTokenHost } from "../token/host/host.js";
+import { run } from "../base/run.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
 import { agentRun } from "./agent-run.js";
 import { createEventStream, noEvents } from "./event-stream.js";
 import { createLifetime, processSignals } from "./lifetime.js";
+import { openModule } from "./open-module.js";
 import { checkTokenOptions, usage } from "./options.js";
 import type { RawAgentRunOptions } from "./program.js";
+import { createTouchNotice } from "./touch-notice.js";
 import { createUi } from "./ui.js";
 
 /** Runs the agent on the process's own streams. Throws E_USAGE and E_SOCKET_PATH for its options; everything later is reported. */
@@ -30,6 +32,7 @@ export async function runAgent(raw: RawAgentRunOptions, log: Log): Promise<numbe
     json,
     log,
     lifetime,
+    onTouch: createTouchNotice({ terminal: process.stderr, env: process.env, run }),
   };
-  return agentRun({ ...token, socket }, around, { createTokenHost, createAgent, listenOn, addressOf: p11KitAddress });
+  return agentRun({ ...token, socket }, around, { openModule, createAgent, listenOn, addressOf: p11KitAddress });
 }

@@ -8,10 +8,11 @@ import type { Listening } from "../agent/listen.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { LOCAL_ORIGIN } from "../cryptoki/local-context.js";
-import type { TokenHost, TokenHostOptions } from "../token/host/host.js";
+import type { TokenHost } from "../token/host/host.js";
 import { reportActivity } from "./activity.js";
 import type { EventStream } from "./event-stream.js";
 import type { Lifetime } from "./lifetime.js";
+import type { OpenModuleOptions } from "./open-module.js";
 import type { TokenOptions } from "./options.js";
 import type { Ui } from "./ui.js";
 
@@ -21,7 +22,7 @@ export interface AgentRunOptions extends TokenOptions {
 
 /** The parts it is made of; the real ones, or a test's. */
 export interface AgentRunParts {
-  createTokenHost(options: TokenHostOptions): Promise<TokenHost>;
+  openModule(options: OpenModuleOptions): Promise<TokenHost>;
   createAgent(options: AgentOptions): Promise<AgentPort>;
   listenOn(options: { path: string; onStream(stream: Duplex): void }): Promise<Listening>;
   /** The path as p11-kit writes an address. */
@@ -35,6 +36,8 @@ export interface AgentRunSurroundings {
   readonly json: boolean;
   readonly log: Log;
   readonly lifetime: Lifetime;
+  /** Calls somebody to the device. */
+  onTouch(token: string): void;
 }
 
 /** Runs it to its end. Answers the exit status; what went wrong has been said, and everything is closed. */
@@ -43,14 +46,15 @@ export async function agentRun(options: AgentRunOptions, around: AgentRunSurroun
   let status = 0;
   let ready = false;
   try {
-    const starting = parts.createTokenHost({ modulePath: options.module, pinSource: options.pinSource, log });
+    const { token, profile, allowRawRsa, pinSource, holdMs } = options;
+    const { signal } = lifetime;
+    const starting = parts.openModule({ modulePath: options.module, token, pinSource, holdMs, signal, log, found: ui.line });
     const host = await lifetime.wait(starting, (late) => late.close());
     lifetime.defer(() => host.close());
-    const { token, profile, allowRawRsa, pinSource } = options;
     const pinMode = pinSource.kind === "client" ? "client" : "ask";
     const agent = await parts.createAgent({ host, token, key: options.key ?? "all", profile, allowRawRsa, pinMode });
     lifetime.defer(() => agent.close());
-    lifetime.defer(reportActivity({ agent, events, ui, log }));
+    lifetime.defer(reportActivity({ agent, events, ui, log, onTouch: around.onTouch }));
     const listening = await parts.listenOn({ path: options.socket, onStream: (stream) => void agent.attach(stream, LOCAL_ORIGIN) });
     lifetime.defer(() => listening.close());
     lifetime.signal.throwIfAborted();

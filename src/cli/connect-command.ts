@@ -2,25 +2,48 @@
  * From the command line of `connect` to a running connect: checks every option first, then brings the real parts together. It must
  * never start a module, a socket or a connection before all options have been found good.
  */
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { createAgent } from "../agent/agent.js";
 import { inspectToken } from "../agent/inspect.js";
+import { openStock } from "../agent/stock.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { workstationId } from "../base/paths.js";
-import { openForward } from "../forward/forward.js";
+import { run } from "../base/run.js";
+import { connectBastion } from "../forward/forward.js";
 import { resolveSshSettings } from "../forward/ssh-settings.js";
-import { createTokenHost } from "../token/host/host.js";
+import { findModule } from "../token/discovery/discover.js";
+import { checkModuleFile } from "../token/host/module-file.js";
 import { type ConnectOptions, connect } from "./connect.js";
+import { checkStockOptions } from "./connect-stock.js";
 import { createEventStream, noEvents } from "./event-stream.js";
 import { createLifetime, processSignals } from "./lifetime.js";
+import { openModule } from "./open-module.js";
 import { checkFile, checkTokenOptions, parseNumber, usage } from "./options.js";
 import type { RawConnectOptions } from "./program.js";
 import { createTerminal } from "./terminal.js";
+import { createTouchNotice } from "./touch-notice.js";
 import { createUi, silentUi } from "./ui.js";
 
 const SSH_OPTION = /^[A-Za-z]+[= ]/;
 
-/** Checks the options of connect. Throws E_USAGE and E_FULL_OVER_FORWARD. */
+/** What --tools sends: it lies beside this package's code. */
+const BUNDLE = fileURLToPath(new URL("../tokenfwd-bastion.cjs", import.meta.url));
+
+/** Reads the file that --tools sends. Throws E_TOOLS. */
+export function readBundle(path = BUNDLE): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new TokenfwdError("E_TOOLS", `--tools: ${path} of this installation cannot be read`, {
+      hint: "install tokenfwd again (in a checkout: npm run build)",
+      cause: error,
+    });
+  }
+}
+
+/** Checks the options of connect. Throws E_USAGE, E_FULL_OVER_FORWARD and E_TOOLS. */
 export function checkConnectOptions(
   destination: string,
   raw: RawConnectOptions,
@@ -30,7 +53,11 @@ export function checkConnectOptions(
     throw usage("the destination is not one", "write it as ssh takes it: user@host, or a Host of ssh_config");
   if (command !== null && command.length === 0)
     throw usage("-- stands there without a command", "leave it out, or put the command after it");
-  if (raw.tty === true && command === null) throw usage("-t is for a command, and there is none", "put the command after --");
+  if (raw.tty === true && command === null && raw.shell !== true)
+    throw usage("-t is for a command, and there is none", "put the command after --");
+  if (raw.stock === true) checkStockOptions(raw);
+  if (raw.shell === true && command !== null) throw usage("--shell and a command exclude each other", "leave one of them out");
+  if (raw.shell === true && raw.tty === false) throw usage("--shell needs a terminal, and -T gives none", "leave out -T");
   const token = checkTokenOptions(raw);
   if (token.profile === "full" && raw.allowFullOverForward !== true) {
     throw new TokenfwdError("E_FULL_OVER_FORWARD", "--policy full lets the bastion change and delete keys", {
@@ -42,18 +69,22 @@ export function checkConnectOptions(
     throw usage("--unlock takes now or later", "now asks for the PIN before ready");
   if (raw.sshOption.some((option) => !SSH_OPTION.test(option)))
     throw usage("--ssh-option takes KEY=VALUE", "for example --ssh-option ConnectTimeout=10");
+  if (raw.jump !== undefined && !/^[^\s-]\S*$/.test(raw.jump)) throw usage("-J takes a host", "for example -J ops@gate.example:2222");
   return {
     ...token,
     destination,
     unlock: unlock ?? null,
     ssh: {
-      sshOptions: raw.sshOption,
+      // The first value counts for ssh.
+      sshOptions: raw.jump === undefined ? raw.sshOption : [`ProxyJump=${raw.jump}`, ...raw.sshOption],
       ...(raw.config === undefined ? {} : { configFile: raw.config === "none" ? raw.config : checkFile(raw.config, "-F") }),
       ...(raw.port === undefined ? {} : { port: parseNumber(raw.port, "-p", 1, 65535) }),
       ...(raw.identity === undefined ? {} : { identity: checkFile(raw.identity, "-i") }),
     },
-    pty: raw.tty === undefined ? "auto" : raw.tty ? "force" : "forbid",
-    command,
+    pty: raw.tty === true || raw.shell === true ? "force" : raw.tty === undefined ? "auto" : "forbid",
+    command: raw.shell === true ? "shell" : command,
+    tools: raw.tools === true ? readBundle() : null,
+    stock: raw.stock === true,
   };
 }
 
@@ -67,9 +98,12 @@ export async function runConnect(
   if (process.env["TOKENFWD_NESTED"] === "1")
     throw usage("called from within ssh -G", "a Match exec in ssh_config must not run tokenfwd connect");
   const options = checkConnectOptions(destination, raw, command);
+  const work = options.command;
   const json = raw.json === true;
   const lifetime = createLifetime(processSignals);
   const { stdin, stdout, stderr } = process;
+  if (work === "shell" && (stdin.isTTY !== true || stdout.isTTY !== true))
+    throw usage("--shell needs a terminal on stdin and stdout", "for a script, put a command after --");
   // Whoever read our events or CMD's output has gone: what is left to do is to clean up.
   stdout.on("error", () => lifetime.stop("SIGPIPE"));
   const around = {
@@ -77,14 +111,25 @@ export async function runConnect(
     terminal: createTerminal(),
     createUi: (isRaw: () => boolean) => {
       if (!json) return createUi(stderr, isRaw);
-      if (command !== null) return silentUi;
+      if (work !== null) return silentUi;
       const ui = createUi(stderr, isRaw);
       return { ...silentUi, warning: ui.warning, error: ui.error };
     },
-    events: json ? createEventStream(command === null ? stdout : stderr) : noEvents,
+    events: json ? createEventStream(work === null ? stdout : stderr) : noEvents,
     log,
     lifetime,
     term: process.env["TERM"] ?? "dumb",
+    onTouch: createTouchNotice({ terminal: stderr, env: process.env, run }),
   };
-  return connect(options, around, { createTokenHost, inspectToken, createAgent, resolveSshSettings, openForward, workstationId });
+  return connect(options, around, {
+    openModule,
+    inspectToken,
+    createAgent,
+    findModule,
+    openStock,
+    resolveSshSettings,
+    checkModule: checkModuleFile,
+    connectBastion,
+    workstationId,
+  });
 }

@@ -3,22 +3,23 @@
  * (design 11). It must never promise more than was verified.
  */
 import type { TokenSummary } from "../agent/inspect.js";
+import { shellWord } from "../base/printable.js";
 import type { ForwardReady } from "../forward/types.js";
 import type { ConnectOptions } from "./connect.js";
 
-type Options = Pick<ConnectOptions, "destination" | "profile" | "pinSource" | "command" | "allowRawRsa">;
+type Options = Pick<ConnectOptions, "destination" | "profile" | "pinSource" | "command" | "allowRawRsa" | "stock">;
 type Tokens = readonly Pick<TokenSummary, "uri" | "label" | "serial">[];
 
-/** The event `ready`, exactly the pinned fields. */
+/** The event `ready`, exactly the pinned fields; `tools` is the directory that has our program, or null. */
 export function readyEvent(options: Options, key: string | null, tokens: Tokens, ready: ForwardReady): Record<string, unknown> {
-  const { user, host, port, hostKey, pty, verified, remoteSocket, address, wellKnown, rttMs } = ready;
+  const { user, host, port, hostKey, pty, verified, remoteSocket, address, wellKnown, tools, rttMs } = ready;
   return {
     destination: options.destination,
     user,
     host,
     port,
     hostKey,
-    transport: "ssh2",
+    transport: options.stock ? "stock" : "ssh2",
     pty,
     verified,
     remoteSocket,
@@ -26,8 +27,9 @@ export function readyEvent(options: Options, key: string | null, tokens: Tokens,
     wellKnown,
     tokens: tokens.map(({ uri, label, serial }) => ({ uri, label, serial })),
     key,
-    policy: options.profile,
+    policy: options.stock ? null : options.profile,
     rttMs,
+    tools: tools?.directory ?? null,
   };
 }
 
@@ -43,15 +45,21 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
   const names = tokens.map((token) => `"${token.label}"${token.serial === "" ? "" : ` (serial ${token.serial})`}`).join(", ");
   const which = key === "all" ? "every key" : (key ?? "no key");
   const verified = ready.verified === "rpc" ? "" : `; not verified: ${ready.verifiedWhy ?? "no way to open the socket from there"}`;
-  const crossing = options.pinSource.kind === "client";
+  const crossing = options.stock || options.pinSource.kind === "client";
   if (options.command !== null) {
+    const what = options.command === "shell" ? "shell" : "command";
     const pin = crossing ? "; a PIN that is typed there crosses the connection" : "";
-    return [`ready: ${which} of ${names} on ${where} until the command ends, policy ${options.profile}${pin}${verified}`];
+    return [
+      ...(ready.tools === null ? [] : [`tools: the ${what} finds tokenfwd, run by ${ready.tools.node} ${ready.tools.nodeVersion}`]),
+      `ready: ${which} of ${names} on ${where} until the ${what} ends, ${options.stock ? "no policy" : `policy ${options.profile}`}${pin}${verified}`,
+    ];
   }
   return [
     `ready: the token ${names} answers on ${where}${verified}`,
     `key: ${which}`,
-    `programs there may ${PROFILES[options.profile]}${options.allowRawRsa ? "; raw RSA is allowed, which is decryption by another name" : ""}`,
+    options.stock
+      ? "served by stock p11-kit server: no policy applies, programs there may do everything, and no line here says what they do"
+      : `programs there may ${PROFILES[options.profile]}${options.allowRawRsa ? "; raw RSA is allowed, which is decryption by another name" : ""}`,
     ...(options.profile === "read"
       ? []
       : [
@@ -62,6 +70,11 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
     ...(ready.wellKnown === "ours"
       ? ["programs that load p11-kit-client.so there find it by themselves"]
       : [`in a shell there, type first: export P11_KIT_SERVER_ADDRESS='${ready.address}'`]),
+    ...(ready.tools === null
+      ? []
+      : [
+          `tools: tokenfwd is there, run by ${ready.tools.node} ${ready.tools.nodeVersion}; in a shell there, type first: export PATH=${shellWord(ready.tools.directory)}:"$PATH" TOKENFWD_SOCKET=${shellWord(ready.remoteSocket)}`,
+        ]),
     `until this command ends (Ctrl-C), ${ready.user === "root" ? "root" : `${ready.user} and root`} on ${ready.host} can use it as you can`,
   ];
 }

@@ -6,18 +6,19 @@
 import { randomBytes } from "node:crypto";
 import type { AgentOptions, AgentPort } from "../agent/agent.js";
 import type { Inspection } from "../agent/inspect.js";
+import type { Stock, StockOptions } from "../agent/stock.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { CKR, rvName } from "../cryptoki/rv.js";
 import type { Origin } from "../cryptoki/types.js";
 import type { ResolveOptions, SshSettings } from "../forward/ssh-settings.js";
-import type { Forward, ForwardOptions, ForwardUi } from "../forward/types.js";
-import type { TokenHost, TokenHostOptions, UnlockResult } from "../token/host/host.js";
-import { reportActivity } from "./activity.js";
+import type { Bastion, BastionOptions, ForwardUi, RemoteWork } from "../forward/types.js";
+import type { TokenHost } from "../token/host/host.js";
+import { serveAgent } from "./connect-agent.js";
 import { readyEvent, readyLines } from "./connect-ready.js";
+import { serveStock } from "./connect-stock.js";
 import type { EventStream } from "./event-stream.js";
-import { chooseKey } from "./key-choice.js";
 import { COMMAND_FAILURE, type Lifetime, signalStatus } from "./lifetime.js";
+import type { OpenModuleOptions } from "./open-module.js";
 import type { TokenOptions } from "./options.js";
 import { createRemoteCommand, type LocalStdio, type PtyChoice } from "./remote-command.js";
 import type { Terminal } from "./terminal.js";
@@ -28,16 +29,25 @@ export interface ConnectOptions extends TokenOptions {
   readonly unlock: "now" | "later" | null;
   readonly ssh: Omit<ResolveOptions, "signal">;
   readonly pty: PtyChoice;
-  readonly command: readonly (string | Buffer)[] | null;
+  /** What runs on the bastion, null for nothing. */
+  readonly command: RemoteWork | null;
+  /** The one file of our program to put on the bastion, null for none. */
+  readonly tools: Buffer | null;
+  /** A stock p11-kit server in the place of our agent. */
+  readonly stock: boolean;
 }
 
 /** The parts a connect is made of; the real ones, or a test's. */
 export interface ConnectParts {
-  createTokenHost(options: TokenHostOptions): Promise<TokenHost>;
+  /** Throws E_MODULE when the file is not there or no module, which is told before anything else is tried. */
+  checkModule(path: string): void;
+  openModule(options: OpenModuleOptions): Promise<TokenHost>;
   inspectToken(host: TokenHost, token: string | null, signal: AbortSignal): Promise<Inspection>;
   createAgent(options: AgentOptions): Promise<AgentPort>;
+  findModule(token: string | null, options: { readonly signal: AbortSignal; readonly log: Log }): Promise<string>;
+  openStock(options: StockOptions): Promise<Stock>;
   resolveSshSettings(destination: string, options: ResolveOptions): Promise<SshSettings>;
-  openForward(options: ForwardOptions): Promise<Forward>;
+  connectBastion(options: BastionOptions): Promise<Bastion>;
   workstationId(): string;
 }
 
@@ -51,6 +61,8 @@ export interface ConnectSurroundings {
   readonly log: Log;
   readonly lifetime: Lifetime;
   readonly term: string;
+  /** Calls somebody to the device. */
+  onTouch(token: string): void;
 }
 
 /** Runs a connect to its end. Answers the exit status; what went wrong has been said, and everything is closed. */
@@ -80,34 +92,20 @@ export async function connect(options: ConnectOptions, around: ConnectSurroundin
   return status;
 }
 
-interface Inner {
+/** What is made once for a connect. */
+export interface Inner {
   readonly remote: ReturnType<typeof createRemoteCommand>;
   readonly ui: Ui;
   readonly progress: { ready: boolean };
 }
 
 async function session(options: ConnectOptions, around: ConnectSurroundings, parts: ConnectParts, inner: Inner): Promise<number> {
-  const { events, lifetime, log } = around;
+  const { events, lifetime } = around;
   const { remote, ui, progress } = inner;
   const { signal } = lifetime;
   events.emit("connecting", { destination: options.destination });
+  if (options.module !== null) parts.checkModule(options.module);
   const settings = await parts.resolveSshSettings(options.destination, { ...options.ssh, signal });
-
-  const starting = parts.createTokenHost({ modulePath: options.module, pinSource: options.pinSource, log });
-  const host = await lifetime.wait(starting, (late) => late.close());
-  lifetime.defer(() => host.close());
-  const unlock = await unlockWhen(options, host);
-  const inspection = await parts.inspectToken(host, options.token, signal);
-  const choice = await chooseKey(options.key, inspection, around.terminal, signal);
-  signal.throwIfAborted();
-  if (choice.warning !== null) ui.warning(choice.warning);
-
-  const { token, profile, allowRawRsa, pinSource } = options;
-  const pinMode = pinSource.kind === "client" ? "client" : "ask";
-  const agent = await parts.createAgent({ host, token, key: choice.key, profile, allowRawRsa, pinMode, inspection });
-  lifetime.defer(() => agent.close());
-  const screenIsTheirs = options.command !== null && remote.pty;
-  lifetime.defer(reportActivity({ agent, events, ui: screenIsTheirs ? null : ui, log, onPrompt: (open) => remote.holdStdin(open) }));
 
   const connectId = randomBytes(8).toString("hex");
   const seen: { hostKey: string | null } = { hostKey: null };
@@ -126,34 +124,50 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
     ui.warning(text);
     events.emit("forward", { warning: text });
   };
-  const forward = await parts.openForward({
+  // The token comes after the log-in, which may need the same card (ssh-agent).
+  const bastion = await parts.connectBastion({
     settings,
     workstationId: parts.workstationId(),
     connectId,
     ui: forwardUi(around, warn, seen),
     signal,
-    attach: (stream) => agent.attach(stream, originNow(), connectId),
-    expectedSlots: () => agent.slots(),
     requirePty: options.pty === "force",
+    ...(options.tools === null ? {} : { tools: options.tools }),
   });
+  lifetime.defer(() => bastion.close());
+  seen.hostKey = bastion.hostKey;
+  const cut = bastion.lost.then((error) => {
+    throw error;
+  });
+  cut.catch(() => undefined);
+  const starting = options.stock ? serveStock(options, around, parts, ui) : serveAgent(options, around, parts, inner);
+  // What comes up after the connection was cut is still taken down.
+  lifetime.defer(() =>
+    starting.then(
+      () => undefined,
+      () => undefined,
+    ),
+  );
+  const serving = await Promise.race([starting, cut]);
+  const forward = await bastion.open({
+    attach: (stream) => serving.attach(stream, originNow(), connectId),
+    expectedSlots: serving.expectedSlots,
+    offerVersion: serving.offerVersion,
+  });
+  // Once more and so first: the bastion is cleaned up before a module that may hang is closed.
   lifetime.defer(() => forward.close());
-  seen.hostKey = forward.ready.hostKey;
-  const lost = forward.lost.then((error) => {
+  const lost = Promise.race([forward.lost, ...(serving.gone === null ? [] : [serving.gone])]).then((error) => {
     events.emit("lost", { code: error.code, message: error.message });
     throw error;
   });
   lost.catch(() => undefined);
   for (const warning of forward.ready.warnings) warn(warning);
 
-  if (unlock && choice.key !== null) {
-    const result = await Promise.race([agent.unlock(originNow(), signal), lost]);
-    signal.throwIfAborted();
-    if (result.rv !== CKR.CKR_OK) throw unlockError(result);
-  }
+  if (serving.unlock !== null) await Promise.race([serving.unlock(originNow(), signal), lost]);
   signal.throwIfAborted();
   progress.ready = true;
-  events.emit("ready", readyEvent(options, choice.key, inspection.tokens, forward.ready));
-  for (const line of readyLines(options, choice.key, inspection.tokens, forward.ready)) ui.line(line);
+  events.emit("ready", readyEvent(options, serving.key, serving.tokens, forward.ready));
+  for (const line of readyLines(options, serving.key, serving.tokens, forward.ready)) ui.line(line);
 
   if (options.command === null) {
     await Promise.race([lifetime.stopped, lost]);
@@ -164,49 +178,6 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   if (status === null)
     throw new TokenfwdError("E_SSH_LOST", "the command's channel ended without an exit status", { hint: "was the connection cut?" });
   return status;
-}
-
-/** `now` with nothing to ask with is refused before anything is opened (design 7). */
-async function unlockWhen(options: ConnectOptions, host: TokenHost): Promise<boolean> {
-  if (options.unlock === "later" || options.profile === "read") return false;
-  if (options.unlock === null && (options.command === null || options.pinSource.kind === "client")) return false;
-  const able = options.pinSource.kind !== "client" && (await host.canAsk());
-  if (able) return true;
-  if (options.unlock === null) return false;
-  throw new TokenfwdError("E_PIN_SOURCE", "--unlock now, and there is nothing to ask the PIN with", {
-    hint: "run it on a terminal, install pinentry, or give the PIN with --pin-source file:PATH",
-  });
-}
-
-function unlockError(result: UnlockResult): TokenfwdError {
-  switch (result.reason) {
-    case "cancelled":
-      return new TokenfwdError("E_PIN_CANCELLED", "the PIN question was cancelled", { hint: "run it again, or use --unlock later" });
-    case "timeout":
-      return new TokenfwdError("E_PIN_CANCELLED", "nobody answered the PIN question in time", {
-        hint: "run it again, or use --unlock later",
-      });
-    case "no-source":
-      return new TokenfwdError("E_PIN_SOURCE", "there is nothing to ask the PIN with", {
-        hint: "run it on a terminal, install pinentry, or give the PIN with --pin-source file:PATH",
-      });
-    case "last-try-declined":
-      return new TokenfwdError("E_PIN_LOCKED", "the last try of the PIN was declined", {
-        hint: "unblock the PIN with the token's own tool first",
-      });
-    case "locked":
-      return new TokenfwdError("E_PIN_LOCKED", "the PIN is locked", {
-        hint: "unblock it with the token's own tool, which asks for the PUK or SO PIN",
-      });
-    case "wrong-pin":
-      return new TokenfwdError("E_PIN_WRONG", "the token refused the PIN", {
-        hint: "check the PIN source; it has not been tried a second time",
-      });
-    default:
-      return new TokenfwdError("E_MODULE_FAULT", `the token cannot be unlocked: ${rvName(result.rv)}`, {
-        hint: "try the same with: pkcs11-tool --module MODULE --login -O",
-      });
-  }
 }
 
 function forwardUi(around: ConnectSurroundings, warn: (text: string) => void, seen: { hostKey: string | null }): ForwardUi {
@@ -220,8 +191,9 @@ function forwardUi(around: ConnectSurroundings, warn: (text: string) => void, se
       return (await terminal.ask(question, lifetime.signal))?.trim().toLowerCase() === "yes";
     },
     askPassphrase: (keyPath) => terminal.askSecret(`passphrase for ${keyPath}: `, lifetime.signal),
+    askLogin: ({ lines, echo }) => terminal.askSecret(lines, lifetime.signal, echo),
     event(name, data) {
-      if (name === "hostkey") {
+      if (name === "hostkey" && data["jump"] !== true) {
         const key = data["hostKey"] ?? data["fingerprint"];
         if (typeof key === "string") seen.hostKey = key;
       }

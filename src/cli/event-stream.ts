@@ -13,6 +13,7 @@ export const EVENT_NAMES = [
   "probe",
   "forward",
   "verify",
+  "tools",
   "ready",
   "prompt",
   "touch",

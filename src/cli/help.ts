@@ -3,7 +3,8 @@
  * never promise what the command does not do.
  */
 
-const STATUS = `Exit status:
+/** The exit statuses of every command. */
+export const STATUS = `Exit status:
   0 ok   1 other   2 usage   3 configuration   10 ssh or log-in   11 host key   12 forward refused
   13 not verified   20 module, token or key not found   21 module fault
   30 PIN wrong, or nothing to ask it with   31 PIN locked   32 refused by a person or the policy
@@ -16,6 +17,12 @@ Start here:
   tokenfwd connect bastion --module MODULE -- ssh-keygen -D CLIENT
       runs one command there with the token, and returns its exit status. CLIENT is the bastion's
       p11-kit-client.so with its path, on Debian /usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so.
+  tokenfwd keys
+      lists the keys that an agent, here or on the other end of such a connection, lets be used;
+      tokenfwd sign signs with one of them.
+
+Without --module the one module of this machine that shows a token is used; tokenfwd token list says
+what there is, and what is wrong with it.
 
 Nothing is installed on the bastion, nobody is root, no file is edited. The PIN is asked for here.
 
@@ -28,10 +35,10 @@ Environment:
 
 export const CONNECT_HELP = `
 What happens:
-  1. ssh -G says how to reach DEST; the module is loaded in a process of its own, and the key is
-     chosen on public objects: the key of the only certificate, else you are asked, else --key says it.
-  2. SSH is opened (host key always checked), a socket is made in your runtime directory on the
-     bastion, and a call from the bastion's side proves that it leads back to this process.
+  1. ssh -G says how to reach DEST; SSH is opened (host key always checked) and logged in.
+  2. The module is loaded in a process of its own, and the key is chosen on public objects: the key
+     of the only certificate, else you are asked, else --key says it. Then a socket is made in your
+     runtime directory on the bastion, and a call from there proves that it leads back to this process.
   3. Programs there use it through the stock p11-kit-client.so. Each use of a private key is a line
      here.
   4. Ctrl-C, or the end of CMD, takes everything away again.
@@ -41,11 +48,21 @@ Examples:
   tokenfwd connect ops@bastion -p 2222 --module MODULE --key 'pkcs11:id=%01;type=private'
   tokenfwd connect bastion --module MODULE --pin-source file:/run/user/1000/pin -- ./deploy.sh
   tokenfwd connect bastion --module MODULE --json | jq .event
+  tokenfwd connect bastion --module MODULE --shell
+  tokenfwd connect bastion --module MODULE --tools -- tokenfwd keys
 
 With -- CMD: its stdio is yours, it gets a terminal exactly when stdin and stdout are terminals
 (-t, -T decide otherwise), and its exit status is ours: 128+n when a signal ended it, 255 when the
 failure is ours, whose own status stands in the message. CMD finds TOKENFWD_SOCKET and
-P11_KIT_SERVER_ADDRESS, which stock programs read, in its environment.
+P11_KIT_SERVER_ADDRESS, which stock programs read, in its environment. --shell does the same with
+your login shell there, and needs a terminal.
+
+With --tools the bastion also gets one file, which CMD finds as tokenfwd: its sign and keys speak to the
+token without any PKCS#11 module there. The bastion's own Node (20 or newer) runs it; it is checked
+before CMD starts, and goes with the connection.
+
+With --stock the socket leads to stock p11-kit server, run and ended by this command: for what our
+agent does not serve. The PIN then crosses the connection and no policy applies.
 
 ${STATUS}
 `;
@@ -63,4 +80,24 @@ Examples:
   tokenfwd agent run --module MODULE --policy read --socket /run/user/1000/inventory/p11.sock
 
 ${STATUS}
+`;
+
+export const EXPORT_HELP = `
+What happens:
+  ssh says how to reach DEST and logs in once to ask for the runtime directory there. stdout gets a Host
+  block for ssh_config and the lines to type on both sides; nothing of it is run and nothing is written.
+
+Example:
+  tokenfwd export --ssh-config bastion --module MODULE
+
+${STATUS}
+`;
+
+export const TOKEN_LIST_HELP = `
+What happens:
+  Each module that p11-kit is configured with, and OpenSC, ykcs11, tpm2 and SoftHSM where they usually
+  lie, is loaded in a process of its own, one at a time, for at most some seconds. Nobody logs in. Not
+  loaded is what others could have written, and what leads elsewhere; the list says which and why.
+
+Exit status: 0 at least one token can be used   2 usage   20 none   130 interrupted
 `;

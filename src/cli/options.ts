@@ -2,15 +2,19 @@
  * The options that connect and agent run share, checked before anything is started. It must never echo the value of a URI
  * that could hold a PIN, and never touch a module, a socket or the network.
  */
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import type { Profile } from "../agent/policy.js";
 import { TokenfwdError } from "../base/errors.js";
 import { parseSelector } from "../cryptoki/uri.js";
 import type { PinSource } from "../token/host/host.js";
 
+/** Long enough for a person at work, short enough for the next program that wants the card. */
+const HOLD_MS = 60_000;
+
 /** What says which module, token and key are meant and what may be done with them. */
 export interface TokenOptions {
-  readonly module: string;
+  /** Null: it is found (token/discovery). */
+  readonly module: string | null;
   /** Label or `pkcs11:` URI. */
   readonly token: string | null;
   /** `pkcs11:` URI, `all`, or null when the command decides. */
@@ -18,6 +22,8 @@ export interface TokenOptions {
   readonly pinSource: PinSource;
   readonly profile: Profile;
   readonly allowRawRsa: boolean;
+  /** A token that nobody uses is released after so long; null: never. */
+  readonly holdMs: number | null;
 }
 
 /** The shared options as the command line gives them. */
@@ -28,32 +34,11 @@ export interface RawTokenOptions {
   readonly pinSource?: string;
   readonly policy?: string;
   readonly allowRawRsa?: boolean;
+  readonly hold?: string;
 }
 
-/** Where well-known modules lie on Debian, Fedora, Arch, Alpine, FreeBSD and macOS. */
-const WELL_KNOWN_MODULES: readonly string[] = [
-  "/usr/lib/x86_64-linux-gnu",
-  "/usr/lib/aarch64-linux-gnu",
-  "/usr/lib64",
-  "/usr/lib",
-  "/usr/local/lib",
-  "/opt/homebrew/lib",
-  "/Library/OpenSC/lib",
-].flatMap((directory) =>
-  [
-    "libykcs11.so",
-    "libykcs11.dylib",
-    "opensc-pkcs11.so",
-    "pkcs11/opensc-pkcs11.so",
-    "libtpm2_pkcs11.so",
-    "pkcs11/libtpm2_pkcs11.so",
-    "softhsm/libsofthsm2.so",
-    "pkcs11/libsofthsm2.so",
-  ].map((name) => `${directory}/${name}`),
-);
-
 /** Checks the shared options. Throws E_USAGE, E_MODULE or E_PIN_SOURCE. */
-export function checkTokenOptions(raw: RawTokenOptions, exists: (path: string) => boolean = existsSync): TokenOptions {
+export function checkTokenOptions(raw: RawTokenOptions): TokenOptions {
   if (raw.token !== undefined) checkUri(raw.token, "--token");
   if (raw.key !== undefined && raw.key !== "all") {
     if (!/^pkcs11:/i.test(raw.key))
@@ -61,12 +46,13 @@ export function checkTokenOptions(raw: RawTokenOptions, exists: (path: string) =
     checkUri(raw.key, "--key");
   }
   return {
-    module: checkModule(raw.module, exists),
+    module: checkModule(raw.module),
     token: raw.token ?? null,
     key: raw.key ?? null,
     pinSource: parsePinSource(raw.pinSource ?? "ask"),
     profile: parseProfile(raw.policy ?? "sign"),
     allowRawRsa: raw.allowRawRsa === true,
+    holdMs: raw.hold === undefined ? HOLD_MS : parseHold(raw.hold),
   };
 }
 
@@ -77,16 +63,9 @@ function checkUri(text: string, option: string): void {
     throw usage(`${option} carries a PIN, which is not taken from the command line`, "the PIN is asked for, or comes from --pin-source");
 }
 
-function checkModule(path: string | undefined, exists: (path: string) => boolean): string {
-  if (path === undefined || path === "") {
-    const found = WELL_KNOWN_MODULES.filter(exists);
-    throw usage(
-      "--module is missing: which PKCS#11 module speaks to the token?",
-      found.length > 0
-        ? `on this machine: ${found.map((one) => `--module ${one}`).join(", ")}`
-        : "install the module of your token, for example ykcs11 or opensc",
-    );
-  }
+function checkModule(path: string | undefined): string | null {
+  if (path === undefined) return null;
+  if (path === "") throw usage("--module is empty", "leave it out, and the module is found, or name its file");
   if (/^pkcs11:/i.test(path))
     throw usage(
       "--module takes the path of a shared library, not a URI",
@@ -111,6 +90,11 @@ export function parsePinSource(text: string): PinSource {
 function checkDescriptor(fd: number): number {
   if (fd < 3) throw usage("--pin-source fd:N takes a descriptor from 3 on", "0, 1 and 2 are the command's own: use fd:3 with 3<FILE");
   return fd;
+}
+
+/** Seconds, or `forever`. Throws E_USAGE. */
+function parseHold(text: string): number | null {
+  return text === "forever" ? null : parseNumber(text, "--hold", 0, 86_400) * 1000;
 }
 
 function parseProfile(text: string): Profile {

@@ -2,10 +2,12 @@
  * The command line as commander sees it: names, options and help of every command. What a command does is loaded when it is
  * called. It must never start anything itself.
  */
-import { Command } from "commander";
-import { version } from "../base/version.js";
-import { AGENT_RUN_HELP, CONNECT_HELP, PROGRAM_HELP } from "./help.js";
+import type { Command } from "commander";
+import { addBastionCommands, type BastionHandlers, newProgram } from "./bastion-program.js";
+import type { RawExportOptions } from "./export-command.js";
+import { AGENT_RUN_HELP, CONNECT_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
 import type { RawTokenOptions } from "./options.js";
+import type { RawTokenListOptions } from "./token-list-command.js";
 
 /** The options of connect as commander hands them over. */
 export interface RawConnectOptions extends RawTokenOptions {
@@ -15,8 +17,12 @@ export interface RawConnectOptions extends RawTokenOptions {
   readonly config?: string;
   readonly port?: string;
   readonly identity?: string;
+  readonly jump?: string;
   /** -t true, -T false, the last one wins. */
   readonly tty?: boolean;
+  readonly shell?: boolean;
+  readonly tools?: boolean;
+  readonly stock?: boolean;
   readonly json?: boolean;
 }
 
@@ -27,43 +33,43 @@ export interface RawAgentRunOptions extends RawTokenOptions {
 }
 
 /** What the commands do. Each answers the exit status. */
-export interface Handlers {
+export interface Handlers extends BastionHandlers {
   connect(destination: string, options: RawConnectOptions): Promise<void>;
   agentRun(options: RawAgentRunOptions): Promise<void>;
+  tokenList(options: RawTokenListOptions): Promise<void>;
+  exportByHand(options: RawExportOptions): Promise<void>;
 }
 
 function withTokenOptions(command: Command): Command {
   return command
-    .option("--module <path>", "the PKCS#11 module of the token")
+    .option("--module <path>", "the PKCS#11 module of the token (default: the one module here that shows a token)")
     .option("--token <label|uri>", "the token, by label or pkcs11: URI, when the module has several")
     .option("--key <uri|all>", "expose one key with its certificate, or all")
     .option("--pin-source <source>", "ask (default), file:PATH (mode 0600), fd:N, or client: the PIN that a client sends is used")
     .option("--policy <profile>", "read, sign (default) or full")
-    .option("--allow-raw-rsa", "allow CKM_RSA_X_509, which is decryption by another name");
+    .option("--allow-raw-rsa", "allow CKM_RSA_X_509, which is decryption by another name")
+    .option("--hold <seconds>", "release a token that nobody uses after so long, or forever: keep it (default: 60)");
 }
 
 /** Builds the program. Parsing throws CommanderError instead of ending the process. */
 export function createProgram(handlers: Handlers): Command {
-  const program = new Command("tokenfwd")
-    .description("Use the hardware token in your workstation from a bastion.")
-    .version(version(), "--version", "print the version")
-    .helpOption("-h, --help", "say what it does")
-    .addHelpText("after", PROGRAM_HELP)
-    .exitOverride()
-    .configureOutput({ writeErr: () => {}, outputError: () => {} })
-    .showSuggestionAfterError(true);
+  const program = newProgram("Use the hardware token in your workstation from a bastion.", PROGRAM_HELP);
 
   const connect = withTokenOptions(program.command("connect").description("put the token on a bastion, until Ctrl-C or the end of CMD"))
     .argument("<destination>", "as ssh takes it: a Host of ssh_config, host or user@host")
     .usage("[options] <destination> [-- CMD...]")
-    .option("--unlock <when>", "now: ask the PIN before ready; later: when a program first needs it (default: now with CMD)")
+    .option("--unlock <when>", "now: ask the PIN before ready; later: when a program first needs it (default: now with CMD or --shell)")
     .option("--allow-full-over-forward", "let --policy full be used from the bastion")
     .option("--ssh-option <key=value>", "an ssh_config option, repeatable", (value: string, all: string[]) => [...all, value], [])
     .option("-F, --config <file>", "the ssh configuration file")
     .option("-p, --port <port>", "the SSH port")
     .option("-i, --identity <file>", "the SSH key file")
+    .option("-J, --jump <host>", "the jump host to go through, as [user@]host[:port]")
     .option("-t, --tty", "give CMD a terminal, or fail")
     .option("-T, --no-tty", "give CMD no terminal")
+    .option("--shell", "open a login shell there, with both variables set, and end with it")
+    .option("--tools", "put tokenfwd itself on CMD's PATH on the bastion while connected (Node 20 or newer there)")
+    .option("--stock", "serve it with stock p11-kit server in place of our agent: no policy, and the PIN crosses the connection")
     .option("--json", "events as JSON lines on stdout (on stderr with CMD)")
     .addHelpText("after", CONNECT_HELP);
   connect.action((destination: string, options: RawConnectOptions) => handlers.connect(destination, options));
@@ -74,5 +80,25 @@ export function createProgram(handlers: Handlers): Command {
     .option("--json", "events as JSON lines on stdout")
     .addHelpText("after", AGENT_RUN_HELP);
   run.action((options: RawAgentRunOptions) => handlers.agentRun(options));
+
+  const token = program.command("token").description("the PKCS#11 modules and tokens of this workstation");
+  const list = token
+    .command("list")
+    .description("list modules, slots, tokens and public objects, and what is wrong with each")
+    .option("--module <path>", "look at this module and no other")
+    .option("--json", "one JSON document on stdout")
+    .addHelpText("after", TOKEN_LIST_HELP);
+  list.action((options: RawTokenListOptions) => handlers.tokenList(options));
+
+  const byHand = program
+    .command("export")
+    .description("print how to do it by hand, with stock p11-kit and ssh")
+    .option("--ssh-config <destination>", "for this destination: a Host block, and the lines to type")
+    .option("--module <path>", "the PKCS#11 module of the token (default: the one module here that shows a token)")
+    .option("--token <label|uri>", "the token, by label or pkcs11: URI, when the module has several")
+    .option("-F, --config <file>", "the ssh configuration file")
+    .addHelpText("after", EXPORT_HELP);
+  byHand.action((options: RawExportOptions) => handlers.exportByHand(options));
+  addBastionCommands(program, handlers);
   return program;
 }

@@ -1,11 +1,11 @@
 /*
- * Runs CMD on the bastion with our stdio: a pty exactly when both ends are terminals, the local terminal raw for as long and
+ * Runs CMD or a login shell on the bastion with our stdio: a pty exactly when both ends are terminals, the local terminal raw for as long and
  * restored whatever happens, stdin silent while a PIN is asked for. It must never swallow a byte of stdin that CMD did not get
  * because a question was open, and never leave the terminal raw.
  */
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import type { ReadStream, WriteStream } from "node:tty";
-import type { Forward } from "../forward/types.js";
+import type { Forward, RemoteWork } from "../forward/types.js";
 import { signalStatus } from "./lifetime.js";
 import { enterRawMode } from "./raw-mode.js";
 
@@ -28,7 +28,7 @@ export interface RemoteCommand {
   /** While held, local stdin is not read: somebody is typing a PIN on the same terminal. */
   holdStdin(held: boolean): void;
   /** Runs it to its end. Answers the exit status: CMD's own, 128+n for a signal, null when the channel ended without one. */
-  run(forward: Forward, argv: readonly (string | Buffer)[], signal: AbortSignal): Promise<number | null>;
+  run(forward: Forward, work: RemoteWork, signal: AbortSignal): Promise<number | null>;
 }
 
 /** Prepares to run a command; nothing is touched before run(). */
@@ -45,14 +45,14 @@ export function createRemoteCommand(local: LocalStdio, choice: PtyChoice, term: 
     pty,
     isRaw: () => leaveRaw !== null,
     holdStdin: (held) => gate.hold(held && local.stdin.isTTY === true),
-    async run(forward, argv, signal) {
+    async run(forward, work, signal) {
       const resizers: (() => void)[] = [];
       process.once("exit", restore);
       if (pty && local.stdin.isTTY === true) leaveRaw = (local.enterRaw ?? enterRawMode)() ?? nodeRawMode(local.stdin);
       gate.open();
       try {
         const size = () => ({ cols: local.stdout.columns ?? 80, rows: local.stdout.rows ?? 24 });
-        const ended = await forward.run(argv, {
+        const ended = await forward.run(work, {
           stdin: gate.stream,
           stdout: local.stdout,
           stderr: local.stderr,

@@ -5,14 +5,15 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { ReadStream } from "node:tty";
 import { printable } from "../base/printable.js";
+import { wipeable } from "../base/secret.js";
 
 export interface Terminal {
   /** True when there is a terminal to ask on. */
   readonly available: boolean;
   /** One question, in one line or several. Answers a line as typed, without its end; null when there is no terminal, at Ctrl-D, or when the signal aborts. */
   ask(question: string | readonly string[], signal: AbortSignal): Promise<string | null>;
-  /** As ask, without echo, as bytes that the caller overwrites. */
-  askSecret(question: string, signal: AbortSignal): Promise<Buffer | null>;
+  /** As ask, without echo unless told, as bytes that the caller overwrites. */
+  askSecret(question: string | readonly string[], signal: AbortSignal, echo?: boolean): Promise<Buffer | null>;
 }
 
 const MAX_ANSWER_BYTES = 1024;
@@ -34,7 +35,7 @@ export function createTerminal(path = "/dev/tty"): Terminal {
       const answer = await converse(path, open(), question, true, signal);
       return answer === null ? null : answer.toString("utf8");
     },
-    askSecret: (question, signal) => converse(path, open(), question, false, signal),
+    askSecret: (question, signal, echo = false) => converse(path, open(), question, echo, signal),
   };
 }
 
@@ -62,7 +63,7 @@ function converse(
     };
     const input = new ReadStream(fd);
     const wasRaw = process.stdin.isTTY === true && process.stdin.isRaw;
-    let typed: Buffer = Buffer.alloc(MAX_ANSWER_BYTES);
+    let typed: Buffer = wipeable(MAX_ANSWER_BYTES);
     let length = 0;
     let finished = false;
     const finish = (answer: Buffer | null): void => {
@@ -92,7 +93,7 @@ function converse(
       for (const byte of chunk) {
         if (byte === 0x0d || byte === 0x0a) {
           chunk.fill(0);
-          finish(Buffer.from(typed.subarray(0, length)));
+          finish(copyOf(typed.subarray(0, length)));
           return;
         }
         if (byte === 0x03) {
@@ -109,6 +110,13 @@ function converse(
       chunk.fill(0);
     });
   });
+}
+
+/** The same bytes in memory that can be wiped. */
+function copyOf(bytes: Buffer): Buffer {
+  const copy = wipeable(bytes.length);
+  bytes.copy(copy);
+  return copy;
 }
 
 /** Applies one typed byte: backspace, Ctrl-U, or a byte of text. Answers the new length. */

@@ -140,7 +140,14 @@ describe("the house", () => {
 
   it("describes every option in the guide, and every event in the operations page", () => {
     const page = (name: string): string => documents.find(({ path }) => path === name)?.text ?? "";
-    const program = createProgram({ connect: async () => {}, agentRun: async () => {} });
+    const program = createProgram({
+      connect: async () => {},
+      agentRun: async () => {},
+      tokenList: async () => {},
+      exportByHand: async () => {},
+      sign: async () => {},
+      keys: async () => {},
+    });
     const [connect, agent] = program.commands;
     const [connectPart = "", agentPart = ""] = page("docs/guide.md").split("## `tokenfwd agent run`");
     const undescribed = (command: Command | undefined, text: string): string[] =>
@@ -150,6 +157,14 @@ describe("the house", () => {
     expect(undescribed(connect, "| `--module PATH` |")).toContain("--policy");
     expect(undescribed(connect, connectPart)).toEqual([]);
     expect(undescribed(agent?.commands[0], agentPart)).toEqual([]);
+    const [, keysPart = "", signPart = ""] =
+      /### `tokenfwd keys`\n([\s\S]*?)### `tokenfwd sign`\n([\s\S]*?)\n## /.exec(page("docs/guide.md")) ?? [];
+    const named = (name: string): Command | undefined => program.commands.find((command) => command.name() === name);
+    expect(undescribed(named("keys"), keysPart)).toEqual([]);
+    expect(undescribed(named("sign"), signPart)).toEqual([]);
+    const exportPart = page("docs/guide.md").split("## `tokenfwd export`")[1]?.split("\n## ")[0] ?? "";
+    expect(undescribed(named("export"), exportPart)).toEqual([]);
+    expect(undescribed(named("sign"), keysPart)).toContain("--expect-cert");
     const events = page("docs/operations.md").split("## Events")[1]?.split("\n## ")[0] ?? "";
     expect(EVENT_NAMES.filter((name) => !events.includes(`\`${name}\``))).toEqual([]);
   });

@@ -300,6 +300,31 @@ describe("an agent that takes the client's PIN", () => {
   });
 });
 
+describe("a token that hides its keys until a log-in", () => {
+  it.each([
+    { name: "an agent that takes the client's PIN", pin: "client", listed: 1, questions: 1 },
+    { name: "an agent that has its own", pin: "file", listed: 0, questions: 0 },
+  ] as const)("is asked for with a PIN from here by $name: $questions", async ({ pin, listed, questions }) => {
+    const own = await createSoftHsm({ objects: "rsa", certificates: false });
+    await own.pkcs11Tool("--token-label", own.label, "--login", "--pin", own.pin, "--delete-object", "--type", "pubkey", "--id", "01");
+    const server = await startAgent({ token: own, pin });
+    try {
+      await using without = await connectClient({ socket: server.socket, env: {} });
+      expect(await without.keys()).toEqual([]);
+      let asked = 0;
+      const answer = async () => {
+        asked += 1;
+        return Buffer.from(own.pin);
+      };
+      await using client = await connectClient({ socket: server.socket, env: {}, pin: answer });
+      expect([(await client.keys()).length, asked]).toEqual([listed, questions]);
+    } finally {
+      await server.dispose();
+      await own.dispose();
+    }
+  });
+});
+
 describe("a PIN at a stock server", () => {
   it("is tried once when it is wrong, and not again", async () => {
     const own = await createSoftHsm({ objects: "ec", certificates: false });

@@ -83,6 +83,8 @@ test("the tarball holds the program, built, with its documents, and nothing else
   const built = files(join(unpacked, "package", "dist")).filter((name) => name.endsWith(".js"));
   const sources = files(join(ROOT, "src")).filter((name) => name.endsWith(".ts"));
   expect(built.sort()).toEqual(sources.map((name) => name.replace(/\.ts$/, ".js")).sort());
+  const bastion = join(unpacked, "package", "dist", "tokenfwd-bastion.cjs");
+  expect(lstatSync(bastion).mode & 0o777).toBe(0o755);
   const secret = /-----BEGIN [A-Z ]*PRIVATE KEY|_authToken|npm_[A-Za-z0-9]{36}/;
   const telling = files(unpacked).filter((name) => {
     const text = readFileSync(join(unpacked, name), "latin1");
@@ -90,6 +92,50 @@ test("the tarball holds the program, built, with its documents, and nothing else
   });
   expect(telling).toEqual([]);
 });
+
+test("an empty project that installed it, without running any script, imports tokenfwd/client, and its types resolve", async () => {
+  const project = join(dir, "project");
+  mkdirSync(project);
+  writeFileSync(join(project, "package.json"), JSON.stringify({ name: "p", version: "1.0.0", private: true, type: "module" }));
+  await execute("npm", ["install", "--ignore-scripts", tarball], { cwd: project, env: npmEnvironment(), maxBuffer: 1 << 26 });
+  const say = `const { connectClient } = await import("tokenfwd/client"); console.log(typeof connectClient);
+    await connectClient({ socket: "/nonexistent/s", env: {} }).catch((error) => console.log(error.code, error.exitCode));`;
+  const ran = spawnSync(process.execPath, ["--input-type=module", "-e", say], { cwd: project, encoding: "utf8" });
+  expect(ran).toMatchObject({ status: 0, stderr: "", stdout: "function\nE_AGENT_SOCKET 40\n" });
+  for (const hidden of ["tokenfwd", "tokenfwd/dist/agent/agent.js"]) {
+    const refused = spawnSync(process.execPath, ["--input-type=module", "-e", `await import("${hidden}")`], {
+      cwd: project,
+      encoding: "utf8",
+    });
+    expect(refused.stderr).toMatch(/ERR_PACKAGE_PATH_NOT_EXPORTED/);
+  }
+
+  mkdirSync(join(project, "node_modules", "@types"), { recursive: true });
+  symlinkSync(join(ROOT, "node_modules", "@types", "node"), join(project, "node_modules", "@types", "node"));
+  const strict = [
+    "--noEmit",
+    "--strict",
+    "--module",
+    "NodeNext",
+    "--target",
+    "ES2023",
+    "--lib",
+    "ES2023,ESNext.Disposable",
+    "--types",
+    "node",
+  ];
+  const check = (text: string) => {
+    writeFileSync(join(project, "use.ts"), text);
+    return spawnSync(process.execPath, [join(ROOT, "node_modules", "typescript", "bin", "tsc"), ...strict, "use.ts"], {
+      cwd: project,
+      encoding: "utf8",
+    });
+  };
+  const good =
+    'import { connectClient } from "tokenfwd/client";\nconst client = await connectClient();\nexport const keys: string[] = (await client.keys()).map((key) => key.uri);\n';
+  expect(check(good)).toMatchObject({ status: 0, stdout: "" });
+  expect(check(good.replace("key.uri", "key.slot")).stdout).toContain("use.ts(3");
+}, 120_000);
 
 test("installed into an empty prefix it connects, signs, and leaves no process, socket or file", async () => {
   const prefix = join(dir, "prefix");

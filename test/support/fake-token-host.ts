@@ -8,7 +8,7 @@ import type { CallName } from "../../src/cryptoki/calls.js";
 import { CKF, CKS, CKU } from "../../src/cryptoki/constants.js";
 import { CKR } from "../../src/cryptoki/rv.js";
 import type { AnyArgs, AnyResult, Attribute, AttributeQuery, Origin } from "../../src/cryptoki/types.js";
-import type { HostEvents, TokenHost, UnlockRequest, UnlockResult } from "../../src/token/host/host.js";
+import type { HostEvents, KeepGuard, TokenHost, UnlockRequest, UnlockResult } from "../../src/token/host/host.js";
 
 interface FakeObject {
   readonly slot: bigint;
@@ -38,6 +38,8 @@ export interface FakeTokenHost extends TokenHost {
   readonly users: Map<bigint, bigint>;
   readonly sessions: Map<bigint, bigint>;
   addObject(slot: bigint, attributes: readonly Attribute[]): bigint;
+  /** Whether nobody has something under way that a release would end. */
+  mayRelease(quietMs?: number): boolean;
   /** Another process: no session, no log-in, and the token's objects under other handles than before. */
   restart(): void;
   /** Serial numbers by slot; empty where there is none. */
@@ -74,6 +76,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
   const signing = new Set<bigint>();
   /** The sessions whose key takes a log-in of its own, and whether the card has one: any command of another session ends it. */
   const keyLogins = new Map<bigint, boolean>();
+  const guards: KeepGuard[] = [];
   const endingAt = new Set<CallName>();
   let epoch = 0;
 
@@ -98,12 +101,16 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     return template.every(({ type, value }) => Buffer.isBuffer(value) && findBytes(object.attributes, type)?.equals(value) === true);
   }
 
+  function loginForKey(session: bigint): void {
+    if (keyLogins.has(session)) keyLogins.set(session, true);
+  }
+
   function login(slot: bigint, args: AnyArgs): AnyResult {
     host.tries += 1;
     const userType = args["userType"] as bigint;
     if (userType !== CKU.CKU_CONTEXT_SPECIFIC && users.has(slot)) return { rv: CKR.CKR_USER_ALREADY_LOGGED_IN };
     if ((args["pin"] as Buffer).toString() !== host.pins.get(slot)) return { rv: CKR.CKR_PIN_INCORRECT };
-    if (userType === CKU.CKU_CONTEXT_SPECIFIC) keyLogins.set(args["session"] as bigint, true);
+    if (userType === CKU.CKU_CONTEXT_SPECIFIC) loginForKey(args["session"] as bigint);
     else users.set(slot, userType);
     return { rv: CKR.CKR_OK };
   }
@@ -225,7 +232,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     // A PIN that is typed rightly, unless the test says otherwise.
     onUnlock: async ({ slot, session, userType, lost = false }) => {
       if (userType === CKU.CKU_CONTEXT_SPECIFIC) {
-        keyLogins.set(session, true);
+        loginForKey(session);
         return { rv: CKR.CKR_OK, asked: true };
       }
       if (lost) users.delete(slot);
@@ -265,6 +272,8 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
       host.calls.push("lock");
       users.delete(slot);
     },
+    keep: (guard) => void guards.push(guard),
+    mayRelease: (quietMs = 60_000) => !guards.some((guard) => guard(quietMs)),
     get epoch() {
       return epoch;
     },

@@ -16,12 +16,14 @@ const INCLUDES = fileURLToPath(new URL("../../node_modules/pkcs11js/includes", i
 export interface ShimModule extends AsyncDisposable {
   /** The module to load in place of the real one. */
   readonly modulePath: string;
-  /** SHIM_MODULE, SHIM_CONTROL and SHIM_LOGINS for the process that loads it. */
+  /** SHIM_MODULE, SHIM_CONTROL, SHIM_LOGINS and SHIM_STATE for the process that loads it. */
   readonly env: Readonly<Record<string, string>>;
   /** Replaces the rules; see shim-module.c. No rules: plain forwarding. */
   control(...rules: readonly string[]): Promise<void>;
   /** How often C_Login has reached the module. */
   logins(): Promise<number>;
+  /** PIN tries that are left, where the rule `tries` has been used; NaN before the first wrong one. */
+  triesLeft(): Promise<number>;
   dispose(): Promise<void>;
 }
 
@@ -32,6 +34,7 @@ export async function createShimModule(realModulePath: string): Promise<ShimModu
   const modulePath = join(dir, "shim.so");
   const controlFile = join(dir, "control");
   const loginsFile = join(dir, "logins");
+  const stateFile = join(dir, "state");
   const dispose = () => rm(dir, { recursive: true, force: true });
   try {
     await execute("cc", ["-shared", "-fPIC", "-O1", "-Wall", "-I", INCLUDES, "-o", modulePath, SOURCE, "-ldl"]);
@@ -43,9 +46,10 @@ export async function createShimModule(realModulePath: string): Promise<ShimModu
   }
   return {
     modulePath,
-    env: { SHIM_MODULE: realModulePath, SHIM_CONTROL: controlFile, SHIM_LOGINS: loginsFile },
+    env: { SHIM_MODULE: realModulePath, SHIM_CONTROL: controlFile, SHIM_LOGINS: loginsFile, SHIM_STATE: stateFile },
     control: (...rules) => writeFile(controlFile, rules.map((rule) => `${rule}\n`).join("")),
     logins: async () => (await readFile(loginsFile, "utf8")).split("\n").length - 1,
+    triesLeft: async () => Number.parseInt(await readFile(stateFile, "utf8").catch(() => ""), 10),
     dispose,
     [Symbol.asyncDispose]: dispose,
   };

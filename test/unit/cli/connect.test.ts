@@ -10,7 +10,7 @@ import { checkConnectOptions } from "../../../src/cli/connect-command.js";
 import { EVENT_NAMES } from "../../../src/cli/event-stream.js";
 import { createLifetime } from "../../../src/cli/lifetime.js";
 import type { SshSettings } from "../../../src/forward/ssh-settings.js";
-import type { Forward, ForwardOptions } from "../../../src/forward/types.js";
+import type { Bastion, BastionOptions, Forward } from "../../../src/forward/types.js";
 import type { TokenHost, UnlockResult } from "../../../src/token/host/host.js";
 
 interface World {
@@ -38,6 +38,7 @@ const READY = {
   remoteSocket: "/run/x",
   address: "unix:path=/run/x",
   wellKnown: "ours",
+  tools: null,
   rttMs: 1,
   warnings: [],
 } as const;
@@ -82,11 +83,12 @@ function world(
     close: async () => void log.push("forward closed"),
   };
   const parts: ConnectParts = {
+    checkModule: () => {},
     resolveSshSettings: async () => {
       log.push("settings");
       return { user: "ops", host: "bastion.example", port: 22 } as unknown as SshSettings;
     },
-    createTokenHost: async () => {
+    openModule: async () => {
       log.push("host");
       return host;
     },
@@ -98,9 +100,21 @@ function world(
       log.push("agent");
       return agent;
     },
-    openForward: async () => {
-      log.push("forward");
-      return forward;
+    findModule: async () => "/found.so",
+    openStock: async () => {
+      throw new Error("not asked for");
+    },
+    connectBastion: async () => {
+      log.push("ssh");
+      return {
+        hostKey: "SHA256:abc",
+        lost,
+        open: async () => {
+          log.push("forward");
+          return forward;
+        },
+        close: async () => void log.push("ssh closed"),
+      };
     },
     workstationId: () => "0badcafe",
   };
@@ -118,6 +132,7 @@ function world(
     log: silentLog,
     lifetime,
     term: "xterm",
+    onTouch: () => {},
   };
   return {
     log,
@@ -131,6 +146,14 @@ function world(
   };
 }
 
+/** A bastion that opens this forward. */
+const bastionOf = (forward: Forward): Bastion => ({
+  hostKey: READY.hostKey,
+  lost: forward.lost,
+  open: async () => forward,
+  close: () => forward.close(),
+});
+
 /** Lets everything that can run now run. */
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -141,7 +164,18 @@ test("parts come up in order and go down in reverse, and a stop after ready is 0
   expect(it.events.map((one) => one.event)).toEqual(["connecting", "ready"]);
   it.lifetime.stop("SIGINT");
   expect(await status).toBe(0);
-  expect(it.log).toEqual(["settings", "host", "inspect", "agent", "forward", "forward closed", "agent closed", "host closed"]);
+  expect(it.log).toEqual([
+    "settings",
+    "ssh",
+    "host",
+    "inspect",
+    "agent",
+    "forward",
+    "forward closed",
+    "agent closed",
+    "host closed",
+    "ssh closed",
+  ]);
   expect(it.events.slice(2)).toEqual([
     { event: "closing", data: {} },
     { event: "closed", data: { exitCode: 0 } },
@@ -153,10 +187,15 @@ test("every event name that a connect emits is a pinned one", async () => {
   const status = it.run(
     {},
     {
-      openForward: async (options: ForwardOptions) => {
+      connectBastion: async (options: BastionOptions) => {
         options.ui.event("hostkey", { fingerprint: "SHA256:abc" });
         options.ui.event("warning", { text: "careful" });
-        return { ready: READY, run: async () => ({ code: 0, signal: null }), lost: new Promise(() => {}), close: async () => {} };
+        return bastionOf({
+          ready: READY,
+          run: async () => ({ code: 0, signal: null }),
+          lost: new Promise(() => {}),
+          close: async () => {},
+        });
       },
     },
   );
@@ -173,10 +212,10 @@ test("a warning that was said while connecting is not said again at ready", asyn
   const status = it.run(
     {},
     {
-      openForward: async (options: ForwardOptions) => {
+      connectBastion: async (options: BastionOptions) => {
         options.ui.event("warning", { text: "careful" });
         const ready = { ...READY, warnings: ["careful", "and slow"] };
-        return { ready, run: async () => ({ code: 0, signal: null }), lost: new Promise(() => {}), close: async () => {} };
+        return bastionOf({ ready, run: async () => ({ code: 0, signal: null }), lost: new Promise(() => {}), close: async () => {} });
       },
     },
   );
@@ -202,10 +241,10 @@ test.each([
   if (unlocks && command !== null) expect(it.log.indexOf("unlock")).toBeLessThan(it.log.indexOf("run"));
 });
 
-test("--unlock now with nothing to ask with fails before the bastion is reached", async () => {
+test("--unlock now with nothing to ask with fails before anything is made on the bastion", async () => {
   const it = world({ canAsk: false });
   expect(await it.run({ unlock: "now" })).toBe(30);
-  expect(it.log).toEqual(["settings", "host", "host closed"]);
+  expect(it.log).toEqual(["settings", "ssh", "host", "host closed", "ssh closed"]);
 });
 
 test.each([
@@ -224,7 +263,7 @@ test.each([
   const withCommand = world({ unlock });
   expect(await withCommand.run({ unlock: "now", command: ["true"] })).toBe(255);
   expect(withCommand.log).not.toContain("run");
-  expect(withCommand.log).toContain("forward closed");
+  expect(withCommand.log).toContain("ssh closed");
 });
 
 test("an interrupt while the module is still loading is 130, and the module is closed when it has come up", async () => {
@@ -234,7 +273,7 @@ test("an interrupt while the module is still loading is 130, and the module is c
   const status = it.run(
     {},
     {
-      createTokenHost: () =>
+      openModule: () =>
         new Promise<TokenHost>((resolve) => {
           arrive = resolve;
         }),
@@ -248,6 +287,34 @@ test("an interrupt while the module is still loading is 130, and the module is c
   expect(closed).toEqual(["late"]);
 });
 
+test("a connection that dies while the module comes up is E_SSH_LOST, and the late module is closed", async () => {
+  const it = world();
+  const closed: string[] = [];
+  let arrive: (host: TokenHost) => void = () => {};
+  const openModule = () =>
+    new Promise<TokenHost>((resolve) => {
+      arrive = resolve;
+    });
+  const status = it.run({}, { openModule });
+  await settle();
+  it.lose(new TokenfwdError("E_SSH_LOST", "the bastion went silent", { hint: "connect again" }));
+  await settle();
+  arrive({ canAsk: async () => true, close: async () => void closed.push("late") } as unknown as TokenHost);
+  expect(await status).toBe(10);
+  expect(closed).toEqual(["late"]);
+  expect(it.log).not.toContain("forward");
+  expect(it.log).toContain("ssh closed");
+});
+
+test("a module that is not there is told before SSH is dialled", async () => {
+  const it = world();
+  const checkModule = () => {
+    throw new TokenfwdError("E_MODULE", "no such file");
+  };
+  expect(await it.run({}, { checkModule })).toBe(20);
+  expect(it.log).toEqual([]);
+});
+
 test("a connection that dies is lost and 10, and everything else is still closed", async () => {
   const it = world();
   const status = it.run();
@@ -256,7 +323,7 @@ test("a connection that dies is lost and 10, and everything else is still closed
   expect(await status).toBe(10);
   expect(it.events.map((one) => one.event)).toEqual(["connecting", "ready", "lost", "error", "closing", "closed"]);
   expect(it.events.find((one) => one.event === "lost")?.data).toEqual({ code: "E_SSH_LOST", message: "the bastion went silent" });
-  expect(it.log.slice(-3)).toEqual(["forward closed", "agent closed", "host closed"]);
+  expect(it.log.slice(-4)).toEqual(["forward closed", "agent closed", "host closed", "ssh closed"]);
 });
 
 test.each([
@@ -289,7 +356,7 @@ test("local stdin is not read while a PIN is asked for, and nothing of it is los
     lost: new Promise(() => {}),
     close: async () => {},
   };
-  const status = it.run({ command: ["x"], unlock: "later", pty: "forbid" }, { openForward: async () => forward });
+  const status = it.run({ command: ["x"], unlock: "later", pty: "forbid" }, { connectBastion: async () => bastionOf(forward) });
   await settle();
   it.stdin.write("before ");
   await settle();

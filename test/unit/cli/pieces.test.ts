@@ -4,10 +4,10 @@ import { fileURLToPath } from "node:url";
 import { CommanderError } from "commander";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { TokenfwdError } from "../../../src/base/errors.js";
+import { fromCommander } from "../../../src/cli/command-process.js";
 import { createEventStream } from "../../../src/cli/event-stream.js";
 import { chooseKey } from "../../../src/cli/key-choice.js";
 import { createLifetime, signalStatus } from "../../../src/cli/lifetime.js";
-import { fromCommander } from "../../../src/cli/main.js";
 import { checkTokenOptions, parsePinSource } from "../../../src/cli/options.js";
 import { splitArgv } from "../../../src/cli/raw-argv.js";
 import type { Terminal } from "../../../src/cli/terminal.js";
@@ -47,13 +47,13 @@ describe("options", () => {
       pinSource: { kind: "ask" },
       profile: "sign",
       allowRawRsa: false,
+      holdMs: 60_000,
     });
   });
 
-  test("a missing module is a usage error whose hint lists the modules that are there", () => {
-    const error = thrown(() => checkTokenOptions({}, (path) => path === "/usr/lib/softhsm/libsofthsm2.so"));
-    expect(error).toMatchObject({ code: "E_USAGE", exitCode: 2 });
-    expect(error.hint).toBe("on this machine: --module /usr/lib/softhsm/libsofthsm2.so");
+  test("a module that is not named is to be found, and an empty name is a usage error", () => {
+    expect(checkTokenOptions({}).module).toBeNull();
+    expect(thrown(() => checkTokenOptions({ module: "" }))).toMatchObject({ code: "E_USAGE", exitCode: 2 });
   });
 
   test.each([
