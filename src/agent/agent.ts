@@ -5,11 +5,12 @@
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { createEmitter, type Emitter } from "../base/events.js";
+import { noteSignature } from "../base/heap.js";
 import { localContext } from "../cryptoki/local-context.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { CallContext, Origin } from "../cryptoki/types.js";
 import { createTokenBroker } from "../token/broker.js";
-import type { TokenHost, UnlockResult } from "../token/host/host.js";
+import type { HostEvents, TokenHost, UnlockResult } from "../token/host/host.js";
 import type { PinMode } from "../token/login.js";
 import { createP11KitServer } from "../wire/p11kit/server.js";
 import { MAGIC } from "../wire/rpc/messages.js";
@@ -77,6 +78,8 @@ export interface AgentEvents {
     readonly triesLeft: number | null;
   };
   fault: { readonly reason: string };
+  /** A client's log-in has come to nothing for a reason that lies at the workstation or in the token. */
+  "unlock-failed": HostEvents["unlock-failed"];
   violation: { readonly client: string; readonly reason: string };
   /** A tokenfwd RPC client has said what it is; `name` is printable and its own word. */
   hello: { readonly client: string; readonly name: string; readonly origin: Origin };
@@ -131,6 +134,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     // A slot opens again some time after its token came.
     watch.onSame(clock.changed),
     host.events.on("prompt", (prompt) => events.emit("prompt", prompt)),
+    host.events.on("unlock-failed", (failed) => events.emit("unlock-failed", failed)),
     host.events.on("fault", (fault) => events.emit("fault", fault)),
   ];
 
@@ -171,7 +175,11 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       allowRawRsa: options.allowRawRsa ?? false,
       onRefused: (refusal, ctx) => events.emit("refused", { client: ctx.client, ...refusal, origin }),
     });
-    const cryptoki = createAudit(policy, (use) => events.emit("use", use));
+    const cryptoki = createAudit(policy, (use) => {
+      // A call that fails costs whoever makes it nothing, and must not change what the process does with its memory.
+      if (use.ok) noteSignature();
+      events.emit("use", use);
+    });
 
     function serveP11Kit(line: StreamLine): WireServer {
       line.greeted();

@@ -87,41 +87,61 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
     else if (name === "C_Finalize") sessions.clear();
   }
 
-  /** A call that uses a private key, or begins to. */
-  async function use(call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
-    const session = args["session"] as bigint;
-    // Looked up before: calls of one client overlap, and its session may be closed while the key is in use.
-    const running = sessions.get(session)?.running;
-    const answer = (await inner.call(call.name, args as CallArgs, ctx)) as AnyResult;
+  /** The operation whose use of the key this answer is, or null where it is none; keeps what runs. */
+  function usedBy(call: AnyCall, args: AnyArgs, answer: AnyResult, running: Map<string, Operation> | undefined): Operation | null {
     const key = keyArgument(args);
     const kind = kindOf(call);
     const type = (args["mechanism"] as Mechanism | null | undefined)?.type;
     const mechanism = type === undefined ? "none" : mechanismName(type);
     if (call.phase === "init") {
       if (answer.rv === CKR.CKR_OK && key !== undefined) running?.set(kind, { key, mechanism, reported: false });
-      return answer;
+      return null;
     }
     const operation = key === undefined ? running?.get(kind) : { key, mechanism, reported: false };
     // A length query, and a buffer that was too small, have used nothing yet.
     const asksLength = args["room"] === null || answer.rv === CKR.CKR_BUFFER_TOO_SMALL;
-    if (operation === undefined || asksLength) return answer;
+    if (operation === undefined || asksLength) return null;
     const messages = isOfMessages(call);
     const finishes = messages ? call.phase === "once" : call.phase !== "update";
     if (call.phase === "final" || (finishes && !messages)) running?.delete(kind);
-    if ((operation.reported && !messages) || !(finishes || gives(call, answer))) return answer;
+    if ((operation.reported && !messages) || !(finishes || gives(call, answer))) return null;
     operation.reported = true;
+    return operation;
+  }
+
+  function report(key: string, { mechanism }: Operation, call: AnyCall, { rv }: AnyResult, ctx: CallContext): void {
     onUse({
       client: ctx.client,
-      key: names.get(operation.key) ?? (await askName(session, operation.key, ctx)),
-      mechanism: operation.mechanism,
+      key,
+      mechanism,
       call: call.name,
-      ok: answer.rv === CKR.CKR_OK,
-      rv: answer.rv,
+      ok: rv === CKR.CKR_OK,
+      rv,
       origin: ctx.origin,
       purpose: ctx.purpose === undefined ? null : printable(ctx.purpose),
       input: ctx.input ?? null,
     });
-    return answer;
+  }
+
+  /** A call that uses a private key, or begins to. No async function: each signature passes here twice. */
+  function use(call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    const session = args["session"] as bigint;
+    // Looked up before: calls of one client overlap, and its session may be closed while the key is in use.
+    const running = sessions.get(session)?.running;
+    const answering = inner.call(call.name, args as CallArgs, ctx) as Promise<AnyResult>;
+    return answering.then((answer) => {
+      const operation = usedBy(call, args, answer, running);
+      if (operation === null) return answer;
+      const known = names.get(operation.key);
+      if (known !== undefined) {
+        report(known, operation, call, answer, ctx);
+        return answer;
+      }
+      return askName(session, operation.key, ctx).then((name) => {
+        report(name, operation, call, answer, ctx);
+        return answer;
+      });
+    });
   }
 
   return {

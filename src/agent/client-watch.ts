@@ -67,14 +67,16 @@ export function watchClient(inner: Cryptoki, options: ClientWatchOptions): Watch
     events: inner.events,
     close: () => inner.close(),
     loggedIn: () => [...users].sort((a, b) => (a < b ? -1 : 1)),
-    async call(name, args, ctx) {
-      const answer = await inner.call(name, args, ctx);
-      if (answer.rv === CKR.CKR_OK) follow(name, args as AnyArgs, answer as AnyResult);
-      // A log-in that the token has lost ends where it is found out.
-      else if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN) set(slotOf.get((args as AnyArgs)["session"] as bigint), false);
-      // Also one that failed may have left something behind.
-      if (callByName(name).class === "mutation") options.onMutation();
-      return answer;
+    call(name, args, ctx) {
+      // No async function: what every call of a client passes is kept light.
+      return inner.call(name, args, ctx).then((answer) => {
+        if (answer.rv === CKR.CKR_OK) follow(name, args as AnyArgs, answer as AnyResult);
+        // A log-in that the token has lost ends where it is found out.
+        else if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN) set(slotOf.get((args as AnyArgs)["session"] as bigint), false);
+        // Also one that failed may have left something behind.
+        if (callByName(name).class === "mutation") options.onMutation();
+        return answer;
+      });
     },
   };
 }

@@ -85,19 +85,19 @@ export function createPolicy(inner: Cryptoki, options: PolicyOptions): Cryptoki 
   return {
     events: inner.events,
     close: () => inner.close(),
-    async call(name, args, ctx) {
+    call(name, args, ctx) {
       const refused = refusal(options, name, args as AnyArgs);
       if (refused !== null) {
         options.onRefused({ call: name, ...refused }, ctx);
-        return { rv: refused.rv } as never;
+        return Promise.resolve({ rv: refused.rv } as never);
       }
-      if (name === "C_GetMechanismList") return (await mechanismList(inner, options, args as AnyArgs, ctx)) as never;
-      const answer = await inner.call(name, args, ctx);
-      const flags = (answer as AnyResult)["flags"];
-      if (name === "C_GetTokenInfo" && typeof flags === "bigint" && options.profile !== "full") {
-        return { ...answer, flags: flags | CKF.CKF_WRITE_PROTECTED };
-      }
-      return answer;
+      if (name === "C_GetMechanismList") return mechanismList(inner, options, args as AnyArgs, ctx) as Promise<never>;
+      const answering = inner.call(name, args, ctx);
+      if (name !== "C_GetTokenInfo" || options.profile === "full") return answering;
+      return answering.then((answer) => {
+        const flags = (answer as AnyResult)["flags"];
+        return typeof flags === "bigint" ? { ...answer, flags: flags | CKF.CKF_WRITE_PROTECTED } : answer;
+      });
     },
   };
 }

@@ -1,6 +1,6 @@
 /*
  * Who waits for what, by the signal that ends the waiting: one listener for each signal, however many calls are under it, for a
- * listener for each call costs more than the call's own message. It must never keep a call that is over.
+ * listener for each costs more than the call itself, and Node warns of more than ten. It must never keep a call that is over.
  */
 
 export interface Withdrawals<T extends object> {

@@ -25,7 +25,10 @@ export interface ActivityOptions {
 /** Starts reporting; the answer stops it and says what was still counted. */
 export function reportActivity(options: ActivityOptions): () => void {
   const { agent, events, ui, log } = options;
-  const uses = createUseLines((text) => (ui === null ? log.info(text) : ui.line(text)));
+  const print = (text: string): void => (ui === null ? log.info(text) : ui.line(text));
+  // Apart, so that a client cannot push a use out of sight by being refused.
+  const uses = createUseLines(print);
+  const refusals = createUseLines(print, "refusals");
   const said = new Set<string>();
   const failures = new Map<string, number>();
   const stops = [
@@ -41,7 +44,7 @@ export function reportActivity(options: ActivityOptions): () => void {
       const { client, call, rv, why } = refused;
       events.emit("refused", { client, call, rv, why });
       log.info("refused", { client, call, rv, why });
-      if (ui !== null) uses.add(client, `refused: ${call} for ${client}${at(refused.origin)}: ${why} (${rvName(rv)})`);
+      if (ui !== null) refusals.add(client, `refused: ${call} for ${client}${at(refused.origin)}: ${why} (${rvName(rv)})`);
     }),
     agent.events.on("prompt", (prompt) => {
       const { kind, token, triesLeft, state } = prompt;
@@ -76,6 +79,7 @@ export function reportActivity(options: ActivityOptions): () => void {
   return () => {
     for (const stop of stops) stop();
     uses.flush();
+    refusals.flush();
   };
 }
 
@@ -94,7 +98,8 @@ function useLine(use: AgentEvents["use"]): string {
   const verdict = use.ok ? "" : `, which failed: ${rvName(use.rv)}`;
   // "data" is what a client says that has nothing to say.
   const purpose = use.purpose === null || use.purpose === "data" ? "" : `, for ${use.purpose}`;
-  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${purpose}${verdict}`;
+  const over = use.input === "digest" ? ", over a digest of what nobody here has seen" : "";
+  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${over}${purpose}${verdict}`;
 }
 
 function at(origin: Origin): string {

@@ -124,6 +124,8 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
     ui.warning(text);
     events.emit("forward", { warning: text });
   };
+  // Before there is a socket into which a program of the bastion could type one.
+  if (options.stock) warn("--stock: a PIN is typed on the bastion and crosses the connection, and no policy applies");
   // The token comes after the log-in, which may need the same card (ssh-agent).
   const bastion = await parts.connectBastion({
     settings,
@@ -136,9 +138,7 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   });
   lifetime.defer(() => bastion.close());
   seen.hostKey = bastion.hostKey;
-  const cut = bastion.lost.then((error) => {
-    throw error;
-  });
+  const cut = failing(bastion.lost);
   cut.catch(() => undefined);
   const starting = options.stock ? serveStock(options, around, parts, ui) : serveAgent(options, around, parts, inner);
   // What comes up after the connection was cut is still taken down.
@@ -149,11 +149,13 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
     ),
   );
   const serving = await Promise.race([starting, cut]);
-  const forward = await bastion.open({
+  const opening = bastion.open({
     attach: (stream) => serving.attach(stream, originNow(), connectId),
     expectedSlots: serving.expectedSlots,
     offerVersion: serving.offerVersion,
   });
+  // What is served may end first, and is then the reason why nothing answers.
+  const forward = await Promise.race([opening, ...(serving.gone === null ? [] : [failing(serving.gone)])]);
   // Once more and so first: the bastion is cleaned up before a module that may hang is closed.
   lifetime.defer(() => forward.close());
   const lost = Promise.race([forward.lost, ...(serving.gone === null ? [] : [serving.gone])]).then((error) => {
@@ -178,6 +180,11 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   if (status === null)
     throw new TokenfwdError("E_SSH_LOST", "the command's channel ended without an exit status", { hint: "was the connection cut?" });
   return status;
+}
+
+/** Rejects with what `gone` resolves to. */
+async function failing(gone: Promise<TokenfwdError>): Promise<never> {
+  throw await gone;
 }
 
 function forwardUi(around: ConnectSurroundings, warn: (text: string) => void, seen: { hostKey: string | null }): ForwardUi {

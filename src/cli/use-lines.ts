@@ -20,15 +20,15 @@ interface Window {
   readonly timer: NodeJS.Timeout;
 }
 
-/** A limiter in front of `print`. */
-export function createUseLines(print: (text: string) => void): UseLines {
+/** A limiter in front of `print`; `what` is what the lines are about, in the plural, where they are not uses. */
+export function createUseLines(print: (text: string) => void, what: string | null = null): UseLines {
   const windows = new Map<string, Window>();
   const end = (client: string): void => {
     const window = windows.get(client);
     if (window === undefined) return;
     windows.delete(client);
     clearTimeout(window.timer);
-    if (window.held > 0) print(`and ${window.held} more by ${client} within a second`);
+    if (window.held > 0) print(`and ${window.held} more${what === null ? "" : ` ${what}`} by ${client} within a second`);
   };
   return {
     add(client, text) {

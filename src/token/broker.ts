@@ -44,7 +44,10 @@ export interface TokenBroker {
 export function createTokenBroker(module: TokenHost, pinMode: PinMode): TokenBroker {
   const lease = createKeyLease(module);
   const { host } = lease;
-  const desk = createLoginDesk(host, pinMode);
+  // Past the lease: who has it may have to wait for a log-in that another client has begun.
+  const desk = createLoginDesk(module, pinMode);
+  const tables = new Set<SessionTable>();
+  host.keep((quietMs) => [...tables].some((table) => isInUse(table, pinMode, host.epoch, quietMs)));
   const shared: Shared = {
     host,
     desk,
@@ -52,7 +55,20 @@ export function createTokenBroker(module: TokenHost, pinMode: PinMode): TokenBro
     objects: createObjectRegistry(host.cryptoki),
     proofs: createSignProofs(),
     age: (slot) => ({ epoch: host.epoch, loginGeneration: desk.generation(slot) }),
-    tables: new Set(),
+    tables,
   };
   return { login: desk, createClient: (client, visibility) => createClientCryptoki(shared, client, visibility) };
+}
+
+/** An operation that nobody has gone on with for so long is given up when the token is released. */
+const OPERATION_MS = 300_000;
+
+/** What a release of the token would take from a client, and could not be made good. */
+function isInUse({ users, all }: SessionTable, pinMode: PinMode, epoch: number, quietMs: number): boolean {
+  // Nobody here has the PIN that would log it in again.
+  if (pinMode === "client" && users.size > 0) return true;
+  return all().some(({ real, held }) => {
+    if (real === null || real.epoch !== epoch) return false;
+    return real.hasObjects || (quietMs < OPERATION_MS && (held !== null || real.operations.size > 0));
+  });
 }

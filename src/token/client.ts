@@ -10,11 +10,12 @@ import type { AnyArgs, AnyResult, CallArgs, CallContext, Cryptoki, CryptokiEvent
 import type { Shared, Visibility } from "./broker.js";
 import { presentTokenFlags } from "./login.js";
 import { createObjectCalls } from "./object-calls.js";
-import { createSessionTable, type Session, sessionInfo } from "./session-table.js";
+import { createSessionTable, inTurn, type Session, sessionInfo } from "./session-table.js";
 
 const MAX_SLOTS = 1_024;
 
 const fail = (rv: number): AnyResult => ({ rv });
+const answered = (rv: number): Promise<never> => Promise.resolve({ rv } as never);
 
 /** See TokenBroker.createClient. */
 export function createClientCryptoki(shared: Shared, client: string, visibility: Visibility): Cryptoki {
@@ -126,11 +127,10 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
     return fail(CKR.CKR_OK);
   }
 
-  async function inSession(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+  function inSession(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> | AnyResult {
     switch (call.name) {
       case "C_CloseSession":
-        await table.close(session, ctx);
-        return fail(CKR.CKR_OK);
+        return table.close(session, ctx).then(() => fail(CKR.CKR_OK));
       case "C_GetSessionInfo":
         return sessionInfo(session, table.users.get(session.slot));
       case "C_Login":
@@ -191,28 +191,26 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
 
   return {
     events,
-    async call(name, args, ctx) {
+    call(name, args, ctx) {
       lastContext = ctx;
-      if (closed) return fail(CKR.CKR_CRYPTOKI_NOT_INITIALIZED) as never;
+      if (closed) return answered(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
       const call = callByName(name);
       const given = args as AnyArgs;
-      if (call.args[0] !== "session") return (await withoutSession(call, given, ctx)) as never;
+      if (call.args[0] !== "session") return withoutSession(call, given, ctx) as Promise<never>;
       const session = table.get(given["session"] as bigint);
-      if (session === undefined) return fail(CKR.CKR_SESSION_HANDLE_INVALID) as never;
+      if (session === undefined) return answered(CKR.CKR_SESSION_HANDLE_INVALID);
       // What was opened on a token that is hidden by now must not go on, on whatever lies in that slot.
-      if (!visibility.slot(session.slot) && name !== "C_CloseSession") return fail(CKR.CKR_DEVICE_REMOVED) as never;
-      const answer = session.tail.then(() =>
+      if (!visibility.slot(session.slot) && name !== "C_CloseSession") return answered(CKR.CKR_DEVICE_REMOVED);
+      return inTurn(session, () =>
         table.get(session.handle) === session ? inSession(session, call, given, ctx) : fail(CKR.CKR_SESSION_HANDLE_INVALID),
-      );
-      session.tail = answer.catch(() => undefined);
-      return (await answer) as never;
+      ) as Promise<never>;
     },
     async close() {
       if (closed) return;
       closed = true;
       for (const stop of stops) stop();
       if (lastContext !== null) {
-        await Promise.all(table.all().map((session) => session.tail));
+        await Promise.all(table.all().map((session) => inTurn(session, () => undefined)));
         // Its own signal: the client's has ended by now, and that must not stop the cleaning up.
         await endAll({ ...lastContext, signal: new AbortController().signal });
       }

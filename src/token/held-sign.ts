@@ -5,7 +5,7 @@
  * It must never be used for a key that takes a log-in of its own for each signature: with one, no C_Sign follows its C_SignInit
  * at once, so nothing is proven. See design.md, section 5.
  */
-import { type AnyCall, callByName } from "../cryptoki/calls.js";
+import { type AnyCall, type CallClass, callByName } from "../cryptoki/calls.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyArgs, AnyResult, CallContext, Mechanism, MechanismParameter } from "../cryptoki/types.js";
 import type { Shared } from "./broker.js";
@@ -22,6 +22,8 @@ export interface SignStart {
 export interface SignState {
   /** A C_SignInit of a proven kind would succeed: nothing has begun yet, or the last that did was a signature, and it is done. */
   signable: boolean;
+  /** What is under way, by the class of its calls. */
+  readonly operations: Set<CallClass>;
   /** The signature that is under way, if nothing but its C_SignInit has been called. */
   begun: SignStart | null;
 }
@@ -98,9 +100,17 @@ export function asksLength(args: AnyArgs, answer: AnyResult): boolean {
   return answer.rv === CKR.CKR_BUFFER_TOO_SMALL || (answer.rv === CKR.CKR_OK && args["room"] === null);
 }
 
+function track(operations: Set<CallClass>, call: AnyCall, args: AnyArgs, answer: AnyResult): void {
+  if (call.phase === "none") return;
+  if (call.phase === "init") {
+    if (answer.rv === CKR.CKR_OK) operations.add(call.class);
+  } else if (!asksLength(args, answer) && (answer.rv !== CKR.CKR_OK || call.phase !== "update")) operations.delete(call.class);
+}
+
 /** Keeps the state after a call; `start` is what a C_SignInit is for. Answers the signature that is done with it. */
 function nextState(state: SignState, call: AnyCall, args: AnyArgs, answer: AnyResult, start: SignStart | null): SignStart | null {
   if (leavesOperations(call)) return null;
+  track(state.operations, call, args, answer);
   const { begun } = state;
   if (call.name === "C_Sign" && asksLength(args, answer)) return null;
   const done = call.name === "C_Sign" && answer.rv === CKR.CKR_OK ? begun : null;
@@ -158,7 +168,8 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
         tries += 1;
         // Lost while the log-in was made good.
         if (tries === 1 && !isFresh(session, held)) return { rv: CKR.CKR_OPERATION_NOT_INITIALIZED };
-        const key = await objects.resolve(held.record, real, age(session.slot), ctx);
+        const now = age(session.slot);
+        const key = objects.known(held.record, now) ?? (await objects.resolve(held.record, real, now, ctx));
         if (key === null) return { rv: CKR.CKR_KEY_HANDLE_INVALID };
         const { answer, begun } = await action({ session: real, mechanism: held.mechanism, key });
         over = begun;

@@ -3,6 +3,7 @@
  * to the card, so from its Init to the end of the operation everybody else waits in line. Never for ever: a client that
  * leaves its operation lying loses the lease, and the log-in for it counts as lost then (design.md, section 7).
  */
+import { createWithdrawals } from "../base/withdrawals.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyResult, CallContext, Cryptoki } from "../cryptoki/types.js";
 import type { TokenHost } from "./host/host.js";
@@ -10,6 +11,8 @@ import type { Session } from "./session-table.js";
 
 /** From the end of one call of the operation until the next must have come. */
 const LEASE_MS = 10_000;
+/** For one client in all, whatever it waits for: a PIN (60 s) and a touch (3 min). */
+const MOST_MS = 240_000;
 
 export interface KeyLease {
   /** The host as all clients use it: their calls wait while another client has the lease. */
@@ -27,32 +30,43 @@ interface Held {
   /** Calls under way; the deadline runs while there is none. */
   running: number;
   timer: NodeJS.Timeout | undefined;
+  /** Ends it in any case. */
+  readonly limit: NodeJS.Timeout;
 }
 
 /** No lease yet. It covers the module: which calls of another slot reach this card nobody can tell. */
 export function createKeyLease(inner: TokenHost): KeyLease {
   let held: Held | null = null;
   let line: (() => void)[] = [];
+  /** Who has gone waits no longer. */
+  const given = createWithdrawals<{ go(): void }>((waiter) => waiter.go());
+
+  const isFree = (ctx: CallContext) => held === null || held.client === ctx.client;
 
   function drop(): void {
     clearTimeout(held?.timer);
+    clearTimeout(held?.limit);
     held = null;
     const waiting = line;
     line = [];
     for (const go of waiting) go();
   }
 
-  /** Waits until nobody else has the lease. False when the caller has gone before. */
+  /**
+   * Waits until the lease that somebody else has is over. False when the caller has gone before. Others wait too: whether it is
+   * free is to be asked again, right before it is used or taken.
+   */
   async function turn(ctx: CallContext): Promise<boolean> {
-    while (held !== null && held.client !== ctx.client) {
-      if (ctx.signal.aborted) return false;
+    if (!ctx.signal.aborted) {
       await new Promise<void>((resolve) => {
-        const go = () => {
-          ctx.signal.removeEventListener("abort", go);
-          resolve();
+        const waiter = {
+          go() {
+            leave();
+            resolve();
+          },
         };
-        ctx.signal.addEventListener("abort", go, { once: true });
-        line.push(go);
+        const leave = given.watch(ctx.signal, waiter);
+        line.push(waiter.go);
       });
     }
     return !ctx.signal.aborted;
@@ -61,11 +75,10 @@ export function createKeyLease(inner: TokenHost): KeyLease {
   /** A handle that has waited may have become another session's: the module has been started again. */
   async function afterTurn<T>(args: object, ctx: CallContext, fail: (rv: number) => T, run: () => Promise<T>): Promise<T> {
     const { epoch } = inner;
-    if (!(await turn(ctx))) return fail(CKR.CKR_FUNCTION_CANCELED);
+    while (!isFree(ctx)) if (!(await turn(ctx))) return fail(CKR.CKR_FUNCTION_CANCELED);
     return "session" in args && inner.epoch !== epoch ? fail(CKR.CKR_SESSION_HANDLE_INVALID) : run();
   }
 
-  const isFree = (ctx: CallContext) => held === null || held.client === ctx.client;
   const call: Cryptoki["call"] = (name, args, ctx) => {
     const run = () => inner.cryptoki.call(name, args, ctx);
     return isFree(ctx) ? run() : afterTurn(args, ctx, (rv) => ({ rv }) as Awaited<ReturnType<typeof run>>, run);
@@ -111,8 +124,8 @@ export function createKeyLease(inner: TokenHost): KeyLease {
   return {
     host,
     async within(session, ctx, action) {
-      if (!(await turn(ctx))) return { rv: CKR.CKR_FUNCTION_CANCELED };
-      held ??= { client: ctx.client, sessions: new Set(), running: 0, timer: undefined };
+      while (!isFree(ctx)) if (!(await turn(ctx))) return { rv: CKR.CKR_FUNCTION_CANCELED };
+      held ??= { client: ctx.client, sessions: new Set(), running: 0, timer: undefined, limit: setTimeout(expire, MOST_MS).unref() };
       const mine = held;
       mine.sessions.add(session);
       mine.running += 1;

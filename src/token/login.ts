@@ -26,6 +26,7 @@ interface SlotState {
   /** Who is really logged in, and in which epoch of the host; void when the epoch has passed. */
   real: { readonly userType: bigint; readonly epoch: number } | null;
   generation: number;
+  removals: number;
   /** `client` mode: who has shown the PIN to this log-in; the last one to leave logs the token out. */
   readonly clients: Set<string>;
   readonly unlocked: Set<string>;
@@ -40,10 +41,15 @@ interface SlotState {
  */
 export type OpenSession = (lost?: boolean) => Promise<{ readonly rv: number; readonly handle: bigint }>;
 
+/** `reset`: a call was answered CKR_USER_NOT_LOGGED_IN. `unsure`: something hints at it, and the module is to be asked. */
+export type LostLogin = "reset" | "unsure";
+
 export interface LoginDesk {
   readonly mode: PinMode;
   /** Counts real log-ins and log-outs of a slot (see HandleAge). */
   generation(slot: bigint): number;
+  /** Counts how often the token of a slot has gone: what began before may not go on with the next one. */
+  removals(slot: bigint): number;
   /** C_Login of a client that is not logged in: answers its CK_RV. */
   login(slot: bigint, open: OpenSession, userType: bigint, pin: Buffer | null, ctx: CallContext): Promise<number>;
   /** C_Login(CKU_CONTEXT_SPECIFIC): the key asks for the PIN of the running operation on this session. */
@@ -52,11 +58,13 @@ export interface LoginDesk {
   withPin(slot: bigint, userType: bigint, ctx: CallContext, run: () => Promise<AnyResult>): Promise<AnyResult>;
   /** C_Logout, or the end of a client's last session. */
   logout(slot: bigint, open: OpenSession, ctx: CallContext): Promise<void>;
+  /** True when the real log-in is there, and this client's: nothing needs to be made good. */
+  isIn(slot: bigint, userType: bigint, ctx: CallContext): boolean;
   /**
    * Makes the real log-in good again for a client that counts as logged in, after a restart, a reset card (`lost`) or a
    * pulled token. CKR_USER_NOT_LOGGED_IN where that takes the client's own PIN: it counts as logged out then.
    */
-  renew(slot: bigint, userType: bigint, ctx: CallContext, lost: boolean): Promise<number>;
+  renew(slot: bigint, userType: bigint, ctx: CallContext, lost: LostLogin | null): Promise<number>;
   /** After C_SetPIN: the PIN that a second client is checked against. */
   pinChanged(slot: bigint, newPin: Buffer | null): Promise<void>;
   /** Really logs out, whoever counts as logged in: before C_InitToken and an SO log-in. `open` null: there is no session. */
@@ -79,6 +87,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
     const state: SlotState = {
       real: null,
       generation: 0,
+      removals: 0,
       clients: new Set(),
       unlocked: new Set(),
       accepted: null,
@@ -89,6 +98,12 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   }
 
   const isReal = (state: SlotState, userType: bigint) => state.real?.userType === userType && state.real.epoch === host.epoch;
+
+  /** The real log-in alone is not enough: another destination, or a client with a PIN of its own, may have made it since. */
+  function isIn(slot: bigint, userType: bigint, ctx: CallContext): boolean {
+    const state = stateOf(slot);
+    return isReal(state, userType) && (mode === "ask" ? state.unlocked.has(destinationKey(ctx.origin)) : state.clients.has(ctx.client));
+  }
 
   function setReal(state: SlotState, userType: bigint | null): void {
     state.real = userType === null ? null : { userType, epoch: host.epoch };
@@ -115,10 +130,15 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       const inner = { ...ctx, signal };
       // Another destination has unlocked the token: this one needs a yes, not the PIN.
       if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
+      const { removals } = state;
       const anchor = await anchorOf(slot, inner);
       if (anchor.rv !== CKR.CKR_OK) return { rv: anchor.rv, asked: false };
+      // It was opened again for this, and another token may lie there: no PIN of the first one for that.
+      if (state.removals !== removals) return { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
       const result = await unlockAnchored(slot, anchor.handle, who, lost, inner);
       if (result.rv !== CKR.CKR_OK) return result;
+      // It was pulled before we heard that it is unlocked.
+      if (state.removals !== removals) return { ...result, rv: CKR.CKR_DEVICE_REMOVED };
       // While this one waited in line another may have been asked: then nobody has said yes to this one.
       const othersAnswered = !result.asked && !state.unlocked.has(key) && state.unlocked.size > 0;
       if (!isReal(state, CKU.CKU_USER)) setReal(state, CKU.CKU_USER);
@@ -221,6 +241,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
 
   host.events.on("token-gone", ({ slot }) => {
     const state = stateOf(slot);
+    state.removals += 1;
     state.accepted = null;
     state.anchor = null;
     state.clients.clear();
@@ -231,6 +252,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   return {
     mode,
     generation: (slot) => stateOf(slot).generation,
+    removals: (slot) => stateOf(slot).removals,
     login(slot, open, userType, pin, ctx) {
       return remembering(ctx, async () => {
         // The SO PIN is not asked for at the workstation, and a client's PIN is never used in this mode.
@@ -267,13 +289,12 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
         setReal(state, null);
       });
     },
+    isIn,
     async renew(slot, userType, ctx, lost) {
       const state = stateOf(slot);
-      if (lost && state.real !== null) setReal(state, null);
-      // The real log-in alone is not enough: another destination may have made it since.
-      if (mode === "ask" && isReal(state, userType) && state.unlocked.has(destinationKey(ctx.origin))) return CKR.CKR_OK;
-      if (mode === "ask") return remembering(ctx, async () => (await unlock(slot, ctx, lost)).rv);
-      if (isReal(state, userType) && state.clients.has(ctx.client)) return CKR.CKR_OK;
+      if (lost !== null && state.real !== null) setReal(state, null);
+      if (isIn(slot, userType, ctx)) return CKR.CKR_OK;
+      if (mode === "ask") return remembering(ctx, async () => (await unlock(slot, ctx, lost === "reset")).rv);
       state.clients.delete(ctx.client);
       return CKR.CKR_USER_NOT_LOGGED_IN;
     },

@@ -112,20 +112,27 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       objects.forget(session.slot, object);
       const record = await objects.describe(session.slot, real, object, ownerIn(session), age(session.slot), ctx);
       if (record === null) return { rv: CKR.CKR_DEVICE_ERROR };
+      if (record.owner !== null && session.real !== null) session.real.hasObjects = true;
       made[name] = handleOf(record);
     }
     return { ...answer, ...made };
   }
 
-  async function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+  // Here and on the way to here no function is async that need not be: this is what each signature passes, twice.
+  function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
     // A handle inside a parameter would reach the module untranslated: another client's object.
     if ((args["mechanism"] as Mechanism | null | undefined)?.type === CKM.CKM_IBM_ATTRIBUTEBOUND_WRAP)
-      return { rv: CKR.CKR_MECHANISM_PARAM_INVALID };
+      return Promise.resolve({ rv: CKR.CKR_MECHANISM_PARAM_INVALID });
     const refused = refusedWithoutLogin(session, call, args);
-    if (refused !== null) return { rv: refused };
+    if (refused !== null) return Promise.resolve({ rv: refused });
     const held = leavesOperations(call) ? null : signs.take(session);
-    if (held !== null && GOES_ON.has(call.name)) return signs.goOn(session, held, call, args, ctx);
-    if (held !== null) await signs.begin(session, held, ctx);
+    if (held === null) return passOn(session, call, args, ctx);
+    if (GOES_ON.has(call.name)) return signs.goOn(session, held, call, args, ctx);
+    return signs.begin(session, held, ctx).then(() => passOn(session, call, args, ctx));
+  }
+
+  /** `pass`, with nothing held back. */
+  function passOn(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
     if (call.class === "mutation") proofs.clear();
     if (keyUses.goesOn(session, call)) {
       const open = (lost?: boolean) => table.real(session, ctx, lost);
@@ -134,7 +141,11 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
     if (call.phase === "init" && beginsKeyUse(session, args)) {
       return keyUses.begin(session, call, ctx, () => toModule(session, call, args, ctx));
     }
-    if (call.name !== "C_Sign") return toModule(session, call, args, ctx);
+    return call.name === "C_Sign" ? signBegun(session, call, args, ctx) : toModule(session, call, args, ctx);
+  }
+
+  /** C_Sign, for what the module knows of. */
+  async function signBegun(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
     const generation = desk.generation(session.slot);
     const start = session.real?.begun ?? null;
     const answer = await toModule(session, call, args, ctx);
@@ -147,11 +158,13 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
   }
 
   function toModule(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    const sent = { privateHandle: false };
     return table.run(
       session,
       ctx,
       () => call.phase === "init" || call.phase === "none",
-      (real) => passOne(session, real, call, args, ctx),
+      (real) => passOne(session, real, call, args, ctx, sent),
+      ({ rv }) => sent.privateHandle && (rv === CKR.CKR_KEY_HANDLE_INVALID || rv === CKR.CKR_OBJECT_HANDLE_INVALID),
     );
   }
 
@@ -161,7 +174,15 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
   }
 
   /** The call on the module, with its own handles; a C_SignInit that is sure to succeed is held back. */
-  async function passOne(session: Session, real: bigint, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+  async function passOne(
+    session: Session,
+    real: bigint,
+    call: AnyCall,
+    args: AnyArgs,
+    ctx: CallContext,
+    sent: { privateHandle: boolean },
+  ): Promise<AnyResult> {
+    sent.privateHandle = false;
     const state = session.real;
     const mapped: Record<string, unknown> = { ...args, session: real };
     let used: ObjectRecord | null = null;
@@ -170,7 +191,8 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       const given = mapped[name];
       if (typeof given !== "bigint" || !isObjectName(name) || given === NO_HANDLE) continue;
       const record = lookUp(session, given);
-      const found = record === undefined ? null : await objects.resolve(record, real, age(session.slot), ctx);
+      const known = record === undefined ? null : objects.known(record, age(session.slot));
+      const found = record === undefined ? null : (known ?? (await objects.resolve(record, real, age(session.slot), ctx)));
       if (record === undefined || found === null)
         return { rv: name === "object" ? CKR.CKR_OBJECT_HANDLE_INVALID : CKR.CKR_KEY_HANDLE_INVALID };
       mapped[name] = found;
@@ -180,6 +202,7 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
     const mechanism = args["mechanism"] as Mechanism | null | undefined;
     const start = call.name === "C_SignInit" && used !== null && mechanism ? { record: used, mechanism } : null;
     if (start !== null && signs.hold(session, start)) return { rv: CKR.CKR_OK };
+    sent.privateHandle = usesPrivate;
     const answer = (await host.cryptoki.call(call.name, mapped as CallArgs, ctx)) as AnyResult;
     signs.follow(session, state, call, args, answer, start);
     if (call.phase === "init" && answer.rv === CKR.CKR_OK) session.usesPrivate ||= usesPrivate;

@@ -42,6 +42,8 @@ export interface HandleAge {
 export interface ObjectRegistry {
   /** The record of a real handle, read from the module when it is new. null when the object has gone meanwhile. */
   describe(slot: bigint, session: bigint, real: bigint, owner: Owner, age: HandleAge, ctx: CallContext): Promise<ObjectRecord | null>;
+  /** The real handle of a record where it is known, without asking the module. */
+  known(record: ObjectRecord, age: HandleAge): bigint | null;
   /** The real handle of a record, found again where the old one is void. null when no object, or no single one, is it. */
   resolve(record: ObjectRecord, session: bigint, age: HandleAge, ctx: CallContext): Promise<bigint | null>;
   /** Forgets what is known of a real handle: its attributes changed. */
@@ -66,9 +68,9 @@ interface Known {
   readonly age: HandleAge;
 }
 
-function fresh(known: Known, age: HandleAge): boolean {
-  if (known.record.owner !== null && !known.record.owner.alive()) return false;
-  return known.age.epoch === age.epoch && (!known.record.private || known.age.loginGeneration === age.loginGeneration);
+function fresh(record: ObjectRecord, last: HandleAge, now: HandleAge): boolean {
+  if (record.owner !== null && !record.owner.alive()) return false;
+  return last.epoch === now.epoch && (!record.private || last.loginGeneration === now.loginGeneration);
 }
 
 /** A registry over the real handles of one module. */
@@ -89,6 +91,7 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
     if (common === null || cls === undefined) return null;
     const hasId = cls === CKO.CKO_CERTIFICATE || cls === CKO.CKO_PUBLIC_KEY || cls === CKO.CKO_PRIVATE_KEY || cls === CKO.CKO_SECRET_KEY;
     const more = hasId ? await read(session, real, [CKA.CKA_ID, ...(FURTHER.get(cls) ?? [])], ctx) : [];
+    if (more === null) return null;
     // What a module does not say of privacy is taken as private: an object is never shown by default.
     const isPrivate = findBool(common, CKA.CKA_PRIVATE) ?? true;
     return {
@@ -96,9 +99,9 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
       class: cls,
       private: isPrivate,
       label: Buffer.from(findBytes(common, CKA.CKA_LABEL) ?? []),
-      id: Buffer.from(findBytes(more ?? [], CKA.CKA_ID) ?? []),
-      alwaysAuthenticate: findBool(more ?? [], CKA.CKA_ALWAYS_AUTHENTICATE) === true,
-      value: findBytes(more ?? [], CKA.CKA_VALUE) ?? null,
+      id: Buffer.from(findBytes(more, CKA.CKA_ID) ?? []),
+      alwaysAuthenticate: findBool(more, CKA.CKA_ALWAYS_AUTHENTICATE) === true,
+      value: findBytes(more, CKA.CKA_VALUE) ?? null,
       // A token object belongs to nobody; a session object, and what a module does not say this of, to the client that made it.
       owner: findBool(common, CKA.CKA_TOKEN) === true ? null : owner,
     };
@@ -107,13 +110,18 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
   async function describe(slot: bigint, session: bigint, real: bigint, owner: Owner, age: HandleAge, ctx: CallContext) {
     const key = keyOf(slot, real);
     const known = byHandle.get(key);
-    if (known !== undefined && fresh(known, age)) return known.record;
+    if (known !== undefined && fresh(known.record, known.age, age)) return known.record;
     const record = await load(slot, session, real, owner, ctx);
     if (record === null) return null;
     const kept = known !== undefined && sameIdentity(known.record, record) ? known.record : record;
     byHandle.set(key, { record: kept, age });
     handleOf.set(kept, { real, age });
     return kept;
+  }
+
+  function knownHandle(record: ObjectRecord, age: HandleAge): bigint | null {
+    const last = handleOf.get(record);
+    return last !== undefined && fresh(record, last.age, age) ? last.real : null;
   }
 
   function destroyed(record: ObjectRecord): void {
@@ -125,9 +133,10 @@ export function createObjectRegistry(host: Cryptoki): ObjectRegistry {
 
   return {
     describe,
+    known: knownHandle,
     async resolve(record, session, age, ctx) {
-      const last = handleOf.get(record);
-      if (last !== undefined && fresh({ record, age: last.age }, age)) return last.real;
+      const known = knownHandle(record, age);
+      if (known !== null) return known;
       if (record.owner !== null) return null; // a session object died with its session
       const template = [
         ulongAttribute(CKA.CKA_CLASS, record.class),

@@ -9,6 +9,7 @@ import type { AnyResult, CallContext } from "../cryptoki/types.js";
 import type { Shared } from "./broker.js";
 import type { HeldSign, SignState } from "./held-sign.js";
 import type { KeyUse } from "./key-use.js";
+import type { LostLogin } from "./login.js";
 
 /** Sessions one client may hold; one more is CKR_SESSION_COUNT. */
 const MAX_SESSIONS_PER_CLIENT = 256;
@@ -19,6 +20,8 @@ export const NO_HANDLE = 0n;
 export interface RealSession extends SignState {
   readonly handle: bigint;
   readonly epoch: number;
+  /** Holds session objects, which die with it. */
+  hasObjects: boolean;
 }
 
 export interface Session {
@@ -34,8 +37,10 @@ export interface Session {
   found: bigint[] | null;
   /** A private object is in use by a running operation, which a log-out must end. */
   usesPrivate: boolean;
-  /** Calls on one session run one after another, whatever the wire allows. */
-  tail: Promise<unknown>;
+  /** A call is running. Calls on one session run one after another, whatever the wire allows; see `inTurn`. */
+  busy: boolean;
+  /** Those that wait for their turn, in order. */
+  readonly waiting: (() => void)[];
 }
 
 export interface SessionTable {
@@ -58,14 +63,21 @@ export interface SessionTable {
    * Sees to it that a client which counts as logged in really is. `lost`: a call has answered CKR_USER_NOT_LOGGED_IN, made in
    * this log-in generation; when that has passed, somebody has mended it already.
    */
-  renew(slot: bigint, ctx: CallContext, lost: number | null): Promise<number>;
+  renew(slot: bigint, ctx: CallContext, lost: number | null, how?: LostLogin): Promise<number>;
   /** Gives the real session back; the virtual one stays. */
   release(session: Session, ctx: CallContext): Promise<void>;
   /**
    * Runs on the real session. Where the card lost the session or the log-in, that is made good and `run` tried once
-   * more, if it is `repeatable` then: an operation that is under way cannot be begun again on another session.
+   * more, if it is `repeatable` then: an operation that is under way cannot be begun again on another session. `lostHandle`: the
+   * module does not know a private object's handle any more, as after a log-out.
    */
-  run(session: Session, ctx: CallContext, repeatable: () => boolean, run: (handle: bigint) => Promise<AnyResult>): Promise<AnyResult>;
+  run(
+    session: Session,
+    ctx: CallContext,
+    repeatable: () => boolean,
+    run: (handle: bigint) => Promise<AnyResult>,
+    lostHandle?: (answer: AnyResult) => boolean,
+  ): Promise<AnyResult>;
 }
 
 /** A random handle that is not taken: 31 bits, so that 32-bit clients can hold it. */
@@ -73,6 +85,20 @@ export function newHandle(taken: { has(handle: bigint): boolean }): bigint {
   for (;;) {
     const handle = BigInt(randomBytes(4).readUInt32BE() >>> 1);
     if (handle !== NO_HANDLE && !taken.has(handle)) return handle;
+  }
+}
+
+/** Runs when every call that came before on this session has ended. */
+export async function inTurn<T>(session: Session, run: () => T | Promise<T>): Promise<T> {
+  if (session.busy) await new Promise<void>((resolve) => session.waiting.push(resolve));
+  session.busy = true;
+  try {
+    return await run();
+  } finally {
+    // Handed over, not freed: nobody who comes now gets in between.
+    const next = session.waiting.shift();
+    if (next === undefined) session.busy = false;
+    else next();
   }
 }
 
@@ -96,16 +122,16 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     if (session.real !== null && session.real.epoch === host.epoch) return { rv: CKR.CKR_OK, handle: session.real.handle };
     const opened = await host.cryptoki.call("C_OpenSession", { slot: session.slot, flags: session.flags }, ctx);
     if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return { rv: opened.rv, handle: NO_HANDLE };
-    session.real = { handle: opened.session, epoch: host.epoch, signable: true, begun: null };
+    session.real = { handle: opened.session, epoch: host.epoch, signable: true, begun: null, operations: new Set(), hasObjects: false };
     session.usesPrivate = false;
     return { rv: CKR.CKR_OK, handle: opened.session };
   }
 
   /** See SessionTable.renew. */
-  async function renew(slot: bigint, ctx: CallContext, lost: number | null): Promise<number> {
+  async function renew(slot: bigint, ctx: CallContext, lost: number | null, how: LostLogin = "reset"): Promise<number> {
     const user = users.get(slot);
     if (user === undefined) return CKR.CKR_OK;
-    const rv = await desk.renew(slot, user, ctx, lost !== null && lost === desk.generation(slot));
+    const rv = await desk.renew(slot, user, ctx, lost !== null && lost === desk.generation(slot) ? how : null);
     if (rv === CKR.CKR_USER_NOT_LOGGED_IN) users.delete(slot);
     return rv;
   }
@@ -132,20 +158,37 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     ctx: CallContext,
     repeatable: () => boolean,
     action: (handle: bigint) => Promise<AnyResult>,
+    lostHandle: (answer: AnyResult) => boolean = never,
   ): Promise<AnyResult> {
-    // First the log-in, which may take a person's time, then the session.
-    const renewed = await renew(session.slot, ctx, null);
-    if (renewed !== CKR.CKR_OK) return { rv: renewed };
-    const opened = await real(session, ctx);
-    if (opened.rv !== CKR.CKR_OK) return { rv: opened.rv };
+    // Another token may lie in the slot before this is over: nothing goes on with that one.
+    const removals = desk.removals(session.slot);
+    const isAnother = () => desk.removals(session.slot) !== removals;
+    // First the log-in, which may take a person's time, then the session. Where both are there, nothing is awaited.
+    const user = users.get(session.slot);
+    if (user !== undefined && !desk.isIn(session.slot, user, ctx)) {
+      const renewed = await renew(session.slot, ctx, null);
+      if (renewed !== CKR.CKR_OK) return { rv: renewed };
+    }
+    let handle = session.real?.epoch === host.epoch ? session.real.handle : null;
+    if (handle === null) {
+      const opened = await real(session, ctx);
+      if (opened.rv !== CKR.CKR_OK || isAnother()) return { rv: opened.rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : opened.rv };
+      handle = opened.handle;
+    }
     const generation = desk.generation(session.slot);
-    const answer = await action(opened.handle);
+    const answer = await action(handle);
     if (answer.rv === CKR.CKR_SESSION_HANDLE_INVALID || answer.rv === CKR.CKR_SESSION_CLOSED) {
       session.real = null;
-      return repeatable() ? run(session, ctx, never, action) : { rv: CKR.CKR_DEVICE_REMOVED };
+      if (!repeatable() || isAnother()) return { rv: CKR.CKR_DEVICE_REMOVED };
+      // A module that has lost the session has lost the log-in as well, if the card was away for a moment.
+      const rv = await renew(session.slot, ctx, generation, "unsure");
+      if (rv !== CKR.CKR_OK || isAnother()) return { rv: rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : rv };
+      return run(session, ctx, never, action);
     }
-    if (answer.rv === CKR.CKR_USER_NOT_LOGGED_IN && repeatable() && users.get(session.slot) === CKU.CKU_USER) {
-      const rv = await renew(session.slot, ctx, generation);
+    const isReset = answer.rv === CKR.CKR_USER_NOT_LOGGED_IN;
+    if ((isReset || lostHandle(answer)) && repeatable() && users.get(session.slot) === CKU.CKU_USER) {
+      const rv = await renew(session.slot, ctx, generation, isReset ? "reset" : "unsure");
+      if (isAnother()) return { rv: CKR.CKR_DEVICE_REMOVED };
       return rv === CKR.CKR_OK ? run(session, ctx, never, action) : { rv };
     }
     return answer;
@@ -168,7 +211,8 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
         keyUse: null,
         found: null,
         usesPrivate: false,
-        tail: Promise.resolve(),
+        busy: false,
+        waiting: [],
       };
       // Opened at once, so that a client sees the module's own reason for a no.
       const { rv } = await real(session, ctx);

@@ -6,15 +6,18 @@ import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:c
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { CleanUps } from "./clean-ups.js";
 import { cpuSeconds, quantile, withDescendants } from "./stats.js";
 
-const SOURCE = fileURLToPath(new URL("./sign-loop.c", import.meta.url));
 const INCLUDES = fileURLToPath(new URL("../../node_modules/pkcs11js/includes", import.meta.url));
 const RPC_CALLER = fileURLToPath(new URL("./rpc-caller.mjs", import.meta.url));
 
 export type Algorithm = "rsa" | "ec";
 /** The ids of the two keys on the token of test/support/softhsm.ts. */
 export const KEY_IDS: Readonly<Record<Algorithm, string>> = { rsa: "01", ec: "02" };
+
+/** What they are called in the tables. */
+export const KEY_NAMES: Readonly<Record<Algorithm, string>> = { rsa: "RSA-2048", ec: "P-256" };
 
 /** One process that signs. */
 export interface Caller {
@@ -94,10 +97,11 @@ async function startCaller(words: readonly string[], options: CallerOptions): Pr
   };
 }
 
-/** Builds the C caller and answers its path. */
-export function buildSignLoop(dir: string): string {
-  const program = join(dir, "sign-loop");
-  execFileSync("cc", ["-O2", "-Wall", "-I", INCLUDES, "-o", program, SOURCE, "-ldl"], { stdio: ["ignore", "ignore", "pipe"] });
+/** Builds a C program of this directory and answers its path. */
+export function buildProgram(name: "sign-loop" | "come-and-go", dir: string): string {
+  const program = join(dir, name);
+  const source = fileURLToPath(new URL(`./${name}.c`, import.meta.url));
+  execFileSync("cc", ["-O2", "-Wall", "-I", INCLUDES, "-o", program, source, "-ldl"], { stdio: ["ignore", "ignore", "pipe"] });
   return program;
 }
 
@@ -121,6 +125,17 @@ export function startRpcCaller(
   options: CallerOptions,
 ): Promise<Caller> {
   return startCaller([process.execPath, RPC_CALLER, socket, KEY_IDS[algorithm], algorithm, how, String(inFlight)], options);
+}
+
+/** Starts so many, one after the other: SoftHSM cannot stand several processes that start on one token at once. */
+export async function startMany(n: number, start: () => Promise<Caller>, cleanUps: CleanUps): Promise<Caller[]> {
+  const started: Caller[] = [];
+  while (started.length < n) {
+    const caller = await start();
+    cleanUps.add(() => caller.end());
+    started.push(caller);
+  }
+  return started;
 }
 
 /** Releases the callers together and waits for all. `servers` are the processes whose time counts too, with their children. */

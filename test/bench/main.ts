@@ -4,6 +4,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { type CleanUps, createCleanUps } from "./clean-ups.js";
+import { benchForward, forwardTable } from "./forward.js";
 import { benchLocal, localTable } from "./local.js";
 import { thisMachine, writeReport } from "./report.js";
 import { benchRtt, rttTable } from "./rtt.js";
@@ -11,15 +12,15 @@ import { benchStart, startTable } from "./start.js";
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --only PARTS     of local, rtt, start, with commas (all)
-  --rounds N       of the local part (5)
-  --seconds S      of each way in each round of the local part (1)
+  --only PARTS     of local, forward, rtt, start, with commas (all)
+  --rounds N       of the parts local and forward (5)
+  --seconds S      of each way in each of these rounds (1)
   --rtt MS,...     round-trip times of the rtt part (0,10,50,150)
   --json FILE      writes every number there
   --doc            puts the tables into docs/performance.md
 `;
 
-const PARTS = ["local", "rtt", "start"] as const;
+const PARTS = ["local", "forward", "rtt", "start"] as const;
 
 interface Settings {
   readonly parts: readonly string[];
@@ -77,6 +78,12 @@ async function runParts(settings: Settings, cleanUps: CleanUps): Promise<void> {
     await cleanUps.dispose();
     results["local"] = rows;
     print(`On one machine, medians of ${rounds} rounds of ${seconds} s`, localTable(rows));
+  }
+  if (parts.includes("forward")) {
+    const rows = await benchForward({ rounds, seconds, say, cleanUps });
+    await cleanUps.dispose();
+    results["forward"] = rows;
+    print(`Over the forward, on one machine, medians of ${rounds} rounds of ${seconds} s`, forwardTable(rows));
   }
   if (parts.includes("rtt")) {
     const rows = await benchRtt({ rtts, say, cleanUps });

@@ -14,6 +14,7 @@ import { createDelayedLink, type DelayedLink } from "../support/link-delay.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
 import { type Sshd, startSshd } from "../support/sshd.js";
 import type { CleanUps } from "./clean-ups.js";
+import { startSshForward } from "./ssh-forward.js";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/tokenfwd-bastion.cjs", import.meta.url));
 
@@ -110,22 +111,8 @@ export async function openLinkScene(cleanUps: CleanUps): Promise<LinkScene> {
       const server = await startStockServer(token);
       cleanUps.add(() => server.dispose());
       const remote = join(dir, "stock.sock");
-      const [file = "", ...before] = link.onWorkstation;
-      const args = [...before, "ssh", "-v", "-F", bastion.sshConfig, "-N", "-o", "ExitOnForwardFailure=yes"];
-      const ssh = spawn(file, [...args, "-R", `${remote}:${server.socket}`, "bastion"], { stdio: ["ignore", "ignore", "pipe"] });
-      const ended = new Promise<void>((resolve) => ssh.once("close", () => resolve()));
-      cleanUps.add(async () => {
-        ssh.kill("SIGTERM");
-        await ended;
-      });
-      await new Promise<void>((resolve, reject) => {
-        let said = "";
-        ssh.stderr.setEncoding("utf8").on("data", (text: string) => {
-          said += text;
-          if (/remote forward success/.test(said)) resolve();
-        });
-        void ended.then(() => reject(new Error(`ssh -R has ended: ${said}`)));
-      });
+      const where = { sshConfig: bastion.sshConfig, local: server.socket, remote, within: link.onWorkstation };
+      await startSshForward({ ...where, session: "none" }, cleanUps);
       return `unix:path=${remote}`;
     },
   };

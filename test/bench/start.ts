@@ -1,35 +1,41 @@
 /*
- * What it costs to begin and to wait: from nothing to the token's name seen on the bastion, and memory for a client that is
- * logged in and does nothing, both beside stock p11-kit.
+ * What it costs to begin and to wait, beside stock p11-kit: a client that comes and goes, a client that is there and does
+ * nothing, and the whole way from nothing to the token's name seen on the bastion.
  */
 import { execFile } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { P11KIT_CLIENT, startAgent, startStockServer } from "../interop/agent-process.js";
+import { P11KIT_CLIENT } from "../interop/agent-process.js";
 import { TOKENFWD } from "../interop/cli-process.js";
-import { createSoftHsm } from "../support/softhsm.js";
+import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
 import { startSshd } from "../support/sshd.js";
-import { buildSignLoop, startModuleCaller } from "./callers.js";
 import type { CleanUps } from "./clean-ups.js";
-import { median, short, table, withDescendants } from "./stats.js";
+import { benchComeAndGo } from "./come-and-go.js";
+import { benchIdleMemory } from "./idle-memory.js";
+import { verdict } from "./paired.js";
+import { median, short, table } from "./stats.js";
 
-const CLIENT_LIBRARY = new URL("../../dist/bastion/client/index.js", import.meta.url).href;
 const execute = promisify(execFile);
 const TIMES = 5;
-/** Stock needs a process with the module in it for each. */
-const STOCK_CLIENTS = 16;
-const OUR_CLIENTS = 100;
+const LEAST_TIMES_CHEAPER = 5;
+const MOST_KIB = 64;
 
 export interface StartRow {
   readonly name: string;
+  /** NaN (null in the file) where stock has none of its own. */
   readonly stock: number;
   readonly ours: number;
   readonly unit: string;
+  readonly targets: readonly { readonly text: string; readonly met: boolean }[];
+}
+
+interface Times {
+  readonly wall: number;
+  readonly cpu: number;
 }
 
 /** Runs a shell script and answers its wall time and the processor time of everything it waited for, in milliseconds. */
-async function timed(script: string, env: NodeJS.ProcessEnv): Promise<{ wall: number; cpu: number }> {
+async function timed(script: string, env: NodeJS.ProcessEnv): Promise<Times> {
   const started = process.hrtime.bigint();
   // The last line of `times` is the children's: user and system as 0m0.12s.
   const { stdout } = await execute("sh", ["-c", `( ${script} ) >/dev/null || exit 1; times`], { env });
@@ -40,22 +46,9 @@ async function timed(script: string, env: NodeJS.ProcessEnv): Promise<{ wall: nu
   return { wall, cpu: user + system };
 }
 
-/** Memory of a server with its children, each page counted once, in KiB. */
-function memoryKiB(pid: number): number {
-  let sum = 0;
-  for (const one of withDescendants([pid]))
-    sum += Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${one}/smaps_rollup`, "utf8"))?.[1] ?? 0);
-  return sum;
-}
-
-export async function benchStart(options: { say: (text: string) => void; cleanUps: CleanUps }): Promise<StartRow[]> {
-  const { say, cleanUps } = options;
-  const token = await createSoftHsm({ label: "bench", certificates: false });
-  cleanUps.add(() => token.dispose());
+async function wholeStart(token: SoftHsm, cleanUps: CleanUps): Promise<StartRow[]> {
   const bastion = await startSshd();
   cleanUps.add(() => bastion.dispose());
-  const pinFile = join(token.dir, "pin");
-  writeFileSync(pinFile, `${token.pin}\n`, { mode: 0o600 });
   const env = { ...token.env, XDG_STATE_HOME: join(token.dir, "state") };
   const look = `pkcs11-tool --module ${P11KIT_CLIENT} -L`;
   const server = join(token.dir, "server");
@@ -68,59 +61,38 @@ export async function benchStart(options: { say: (text: string) => void; cleanUp
     `ssh -F ${bastion.sshConfig} -R ${remote}:${server} bastion env P11_KIT_SERVER_ADDRESS=unix:path=${remote} ${look}`,
     'kill "$P11_KIT_SERVER_PID"',
   ].join(" && ");
-  const runs = { stock: [] as { wall: number; cpu: number }[], ours: [] as { wall: number; cpu: number }[] };
+  const runs = { stock: [] as Times[], ours: [] as Times[] };
   for (let i = 0; i < TIMES; i++) {
     runs.stock.push(await timed(stock, env));
     runs.ours.push(await timed(ours, env));
   }
-  say("memory of idle clients");
+  const row = (name: string, what: "wall" | "cpu"): StartRow => {
+    const of = (list: readonly Times[]) => median(list.map((one) => one[what]));
+    return { name, stock: of(runs.stock), ours: of(runs.ours), unit: "ms", targets: [] };
+  };
+  return [row("from nothing to the token listed on the bastion", "wall"), row("processor time of that, workstation", "cpu")];
+}
 
-  const program = buildSignLoop(token.dir);
-  /** What a server's memory grows by for each of so many clients, not counting the first. */
-  const perClient = async (pid: number, clients: number, start: () => Promise<() => Promise<void>>): Promise<number> => {
-    const add = async () => cleanUps.add(await start());
-    await add();
-    const before = memoryKiB(pid);
-    for (let i = 0; i < clients; i++) await add();
-    return (memoryKiB(pid) - before) / clients;
-  };
-  const pkcs11 = (address: string) => async () => {
-    const environment = { ...token.env, P11_KIT_SERVER_ADDRESS: address };
-    const caller = await startModuleCaller(program, P11KIT_CLIENT, token.label, "ec", { env: environment, pin: token.pin });
-    return () => caller.end();
-  };
-  const library = (await import(CLIENT_LIBRARY)) as {
-    connectClient(options: { socket: string }): Promise<{ keys(): Promise<unknown>; close(): Promise<void> }>;
-  };
-  const rpc = (socket: string) => async () => {
-    const client = await library.connectClient({ socket });
-    await client.keys();
-    return () => client.close();
-  };
-  const served = async <T extends { readonly pid: number; dispose(): Promise<void> }>(starting: Promise<T>): Promise<T> => {
-    const server = await starting;
-    cleanUps.add(() => server.dispose());
-    return server;
-  };
-  const stockServer = await served(startStockServer(token));
-  const stockMemory = await perClient(stockServer.pid, STOCK_CLIENTS, pkcs11(stockServer.address));
-  // An agent of its own for each: what one kind of client has left in the heap must not pay for the other.
-  const p11Agent = await served(startAgent({ token, pin: "file" }));
-  const ourMemory = await perClient(p11Agent.pid, OUR_CLIENTS, pkcs11(p11Agent.address));
-  const rpcAgent = await served(startAgent({ token, pin: "file" }));
-  const rpcMemory = await perClient(rpcAgent.pid, OUR_CLIENTS, rpc(rpcAgent.socket));
-  const of = (list: readonly { wall: number; cpu: number }[], what: "wall" | "cpu") => median(list.map((one) => one[what]));
-  return [
-    { name: "from nothing to the token listed on the bastion", stock: of(runs.stock, "wall"), ours: of(runs.ours, "wall"), unit: "ms" },
-    { name: "processor time of that, workstation", stock: of(runs.stock, "cpu"), ours: of(runs.ours, "cpu"), unit: "ms" },
-    { name: "server memory per idle client, p11-kit wire", stock: stockMemory, ours: ourMemory, unit: "KiB" },
-    { name: "server memory per idle client, RPC", stock: stockMemory, ours: rpcMemory, unit: "KiB" },
-  ];
+export async function benchStart(options: { say: (text: string) => void; cleanUps: CleanUps }): Promise<StartRow[]> {
+  const { say, cleanUps } = options;
+  const token = await createSoftHsm({ label: "bench", certificates: false });
+  cleanUps.add(() => token.dispose());
+  say("clients that come and go");
+  const clients = (await benchComeAndGo(token, cleanUps)).map((one): StartRow => {
+    const target = { text: `${LEAST_TIMES_CHEAPER} times cheaper`, met: one.timesCheaper >= LEAST_TIMES_CHEAPER };
+    return { name: one.name, stock: one.stockMs, ours: one.oursMs, unit: "CPU ms", targets: [target] };
+  });
+  const idle = (await benchIdleMemory(token, say, cleanUps)).map((one): StartRow => {
+    const targets = [{ text: `${MOST_KIB} KiB`, met: one.ours <= MOST_KIB }];
+    return { name: `${one.name}, of ${one.clients}`, stock: one.stock, ours: one.ours, unit: "KiB", targets };
+  });
+  say("from nothing to the token listed");
+  return [...clients, ...idle, ...(await wholeStart(token, cleanUps))];
 }
 
 export function startTable(rows: readonly StartRow[]): string {
   return table(
-    ["what", "stock", "ours", "unit"],
-    rows.map((row) => [row.name, short(row.stock), short(row.ours), row.unit]),
+    ["what", "stock", "ours", "unit", "stock by ours", "target", "met"],
+    rows.map((row) => [row.name, short(row.stock), short(row.ours), row.unit, short(row.stock / row.ours), ...verdict(row.targets)]),
   );
 }

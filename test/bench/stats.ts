@@ -52,6 +52,17 @@ export function cpuSeconds(pids: readonly number[]): number {
   return ticks / TICKS_PER_SECOND;
 }
 
+/** Processor time, in seconds, that a server and its children have used so far, with those children that ended and were waited for. */
+export function cpuSecondsOfServer(pid: number): number {
+  let ticks = 0;
+  // utime, stime, and the same of children that ended and were waited for.
+  for (const one of withDescendants([pid])) {
+    const fields = statFields(one);
+    for (const field of [11, 12, 13, 14]) ticks += Number(fields?.[field] ?? 0);
+  }
+  return ticks / TICKS_PER_SECOND;
+}
+
 /** Rows as aligned columns: the first to the left, the others to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];

@@ -97,8 +97,8 @@ function supervise(child: ChildProcess, dir: string, socket: string): ServerProc
 
 export interface AgentProcessOptions {
   readonly token: ServedToken;
-  /** `file`: the token's PIN from a file of mode 0600. `client`: the PIN that a client sends. */
-  readonly pin: "file" | "client";
+  /** `file`: the token's PIN from a file of mode 0600. `client`: the PIN that a client sends. `ask`: by TOKENFWD_PINENTRY of the token's env. */
+  readonly pin: "file" | "client" | "ask";
   /** Further arguments. `--key all` unless --key is among them. */
   readonly args?: readonly string[];
 }
@@ -109,10 +109,15 @@ export async function startAgent(options: AgentProcessOptions): Promise<ServerPr
   const dir = mkdtempSync(join(tmpdir(), "tokenfwd-agent-"));
   const socket = join(dir, "s");
   writeFileSync(join(dir, "pin"), `${token.pin}\n`, { mode: 0o600 });
-  const source = pin === "file" ? `file:${join(dir, "pin")}` : "client";
+  const source = pin === "file" ? `file:${join(dir, "pin")}` : pin;
   const key = args.includes("--key") ? [] : ["--key", "all"];
   const words = ["agent", "run", "--module", token.modulePath, "--socket", socket, "--pin-source", source, ...key, ...args];
-  const child = spawn(process.execPath, [TOKENFWD, ...words], { env: token.env, stdio: ["ignore", "pipe", "pipe"] });
+  // In a session of its own there is no terminal to ask on, wherever the tests run.
+  const child = spawn(process.execPath, [TOKENFWD, ...words], {
+    env: token.env,
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: pin === "ask",
+  });
   const server = supervise(child, dir, socket);
   try {
     await server.waitFor(/listening on/);

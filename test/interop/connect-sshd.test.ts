@@ -78,6 +78,7 @@ const PINNED_READY = [
   "key",
   "policy",
   "rttMs",
+  "tools",
 ];
 
 test("ready has exactly the pinned fields, a stock program signs, Ctrl-C ends with 0 and leaves nothing", async () => {
@@ -97,6 +98,7 @@ test("ready has exactly the pinned fields, a stock program signs, Ctrl-C ends wi
     wellKnown: "ours",
     key: RSA,
     policy: "sign",
+    tools: null,
   });
   expect(ready["tokens"]).toEqual([{ uri: expect.stringMatching(/^pkcs11:.*token=/), label: token.label, serial: expect.any(String) }]);
   expect(ready["address"]).toBe(`unix:path=${String(ready["remoteSocket"])}`);
@@ -114,7 +116,7 @@ test("ready has exactly the pinned fields, a stock program signs, Ctrl-C ends wi
     "Verified OK",
   );
   const use = await cli.untilEvent("use");
-  expect(Object.keys(use)).toEqual(["v", "ts", "event", "client", "key", "mechanism", "call", "ok", "rv"]);
+  expect(Object.keys(use)).toEqual(["v", "ts", "event", "client", "key", "mechanism", "call", "ok", "rv", "purpose", "input"]);
   expect(use).toMatchObject({ key: "rsa key", mechanism: "CKM_SHA256_RSA_PKCS", ok: true, rv: 0 });
 
   cli.child.kill("SIGINT");
@@ -139,7 +141,7 @@ test("the words for a person are on stderr, stdout stays empty, and a use is one
   expect(stderr.match(/used rsa key/g)).toHaveLength(1);
 });
 
-test("two keys and nobody to ask: E_KEY_CHOICE with both URIs, before the bastion is reached", async () => {
+test("two keys and nobody to ask: E_KEY_CHOICE with both URIs, before anything is made on the bastion", async () => {
   const ended = await runCli(args("--json"), { env });
   expect(ended.code).toBe(20);
   expect(ended.stderr).toContain("[E_KEY_CHOICE 20]");
@@ -150,8 +152,8 @@ test("two keys and nobody to ask: E_KEY_CHOICE with both URIs, before the bastio
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line) as Record<string, unknown>);
-  expect(events.map((one) => one["event"])).toEqual(["connecting", "error", "closing", "closed"]);
-  expect(events[1]).toMatchObject({ code: "E_KEY_CHOICE", exitCode: 20, message: expect.any(String), hint: expect.any(String) });
+  expect(events.map((one) => one["event"])).toEqual(["connecting", "hostkey", "auth", "probe", "error", "closing", "closed"]);
+  expect(events[4]).toMatchObject({ code: "E_KEY_CHOICE", exitCode: 20, message: expect.any(String), hint: expect.any(String) });
 });
 
 test.each([
@@ -162,6 +164,21 @@ test.each([
 ])("the status of a CMD that does %j is ours", async (script, status) => {
   const ended = await runCli(args("--key", RSA, "--", "sh", "-c", script), { env });
   expect(ended).toMatchObject({ code: status, signal: null });
+  expect(left()).toEqual([]);
+});
+
+test("without --module it finds the one that shows the token, and says E_TOKEN_NOT_FOUND where none does", async () => {
+  const elsewhere = { ...env, XDG_CONFIG_HOME: dir, HOME: dir };
+  const found = ["connect", "bastion", "-F", bastion.sshConfig, "--unlock", "later", "--key", RSA];
+  const cli = startCli(found, { env: elsewhere });
+  running.push(cli);
+  await cli.untilStderr(/until this command ends/);
+  expect(cli.stderr()).toMatch(/^tokenfwd: using the module \/.*libsofthsm2\.so$/m);
+  cli.child.kill("SIGINT");
+  expect((await cli.exited).code).toBe(0);
+  const none = await runCli([...found, "--token", "nobody's"], { env: elsewhere });
+  expect(none.code).toBe(20);
+  expect(none.stderr).toContain("[E_TOKEN_NOT_FOUND 20]");
   expect(left()).toEqual([]);
 });
 
@@ -198,7 +215,7 @@ test("a failure of ours with CMD is 255, and the table's status stands in the me
   const ended = await runCli(["connect", "bastion", "-F", bastion.sshConfig, "--module", "/nowhere.so", "--", "true"], { env });
   expect(ended.code).toBe(255);
   expect(ended.stderr).toContain("[E_MODULE 20]");
-  const usage = await runCli(["connect", "bastion", "--", "true"], { env });
+  const usage = await runCli(["connect", "bastion", "--policy", "most", "--", "true"], { env });
   expect(usage.code).toBe(255);
   expect(usage.stderr).toContain("[E_USAGE 2]");
 });
@@ -275,8 +292,8 @@ test("an option that cannot be carried out is 2, and a PIN in a URI is not repea
   const pin = await runCli(args("--key", `pkcs11:id=%01?pin-value=${PIN}`), { env });
   expect(pin.code).toBe(2);
   expect(pin.stderr).not.toContain(PIN);
-  const none = await runCli(["connect", "bastion"], { env });
-  expect(none).toMatchObject({ code: 2, stderr: expect.stringContaining("--module") });
+  const when = await runCli(["connect", "bastion", "--unlock", "soon"], { env });
+  expect(when).toMatchObject({ code: 2, stderr: expect.stringContaining("--unlock") });
   const dash = await runCli(["connect", "--module", token.modulePath, "-F", bastion.sshConfig, "-oProxyCommand=touch x"], { env });
   expect(dash.code).toBe(2);
 });

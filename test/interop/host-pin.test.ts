@@ -3,12 +3,13 @@
  * and how the terminal is left.
  */
 import { execFile } from "node:child_process";
-import { chmod, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { CKR } from "../../src/cryptoki/rv.js";
+import { createFakePinentry } from "../support/fake-pinentry.js";
 import { spawnUnderPty } from "../support/pty.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
@@ -63,21 +64,6 @@ function pids(output: string): { readonly program: number; readonly host: number
   return results(output)["pids"] as { program: number; host: number };
 }
 
-/** A pinentry that answers as told and keeps what it was sent. */
-async function fakePinentry(name: string, replies: Readonly<Record<string, string>>): Promise<{ program: string; transcript: string }> {
-  const program = join(dir, name);
-  const transcript = join(dir, `${name}.log`);
-  const cases = Object.entries(replies).map(([command, reply]) => `    ${command}*) printf '%b' '${reply}' ;;`);
-  const script = ["#!/bin/sh", 'echo "OK Pleased to meet you"', "while IFS= read -r line; do", `  printf '%s\\n' "$line" >> ${transcript}`];
-  await writeFile(
-    program,
-    [...script, '  case "$line" in', ...cases, "    BYE*) exit 0 ;;", "    *) echo OK ;;", "  esac", "done", ""].join("\n"),
-  );
-  await chmod(program, 0o700);
-  await writeFile(transcript, "");
-  return { program, transcript };
-}
-
 describe("a PIN typed at the terminal", () => {
   it("unlocks the token, is not echoed, and leaves the terminal as it was", async () => {
     await using terminal = inTerminal("unlock");
@@ -101,6 +87,7 @@ describe("a PIN typed at the terminal", () => {
     ["ctrl-C", "12\x03"],
     ["ctrl-D", "\x04"],
     ["Esc", "\x1b"],
+    ["a bare Enter", "\n"],
   ])("%s cancels without spending a try", async (_key, typed) => {
     await using terminal = inTerminal("unlock");
     await terminal.expect(PROMPT);
@@ -309,7 +296,11 @@ describe("a token that takes no PIN", () => {
 
   it("but has a PIN pad of its own is refused", async () => {
     await shim.control("flags 100");
-    expect(results(await withoutTerminal("unlock"))["unlock"]).toEqual({ rv: CKR.CKR_FUNCTION_NOT_SUPPORTED, asked: false });
+    expect(results(await withoutTerminal("unlock"))["unlock"]).toEqual({
+      rv: CKR.CKR_FUNCTION_NOT_SUPPORTED,
+      asked: false,
+      reason: "pin-pad",
+    });
   });
 });
 
@@ -322,7 +313,7 @@ describe("without a terminal", () => {
 
   it("pinentry is asked, its escapes are undone, and it is told what went wrong", async () => {
     const escaped = PIN.replace("-", "%2D");
-    const { program, transcript } = await fakePinentry("good", {
+    const { program, transcript } = await createFakePinentry(dir, "good", {
       GETPIN: `D ${escaped}\\nOK\\n`,
       OPTION: "ERR 83886254 unknown option\\n",
     });
@@ -336,21 +327,21 @@ describe("without a terminal", () => {
   });
 
   it("a cancel in pinentry cancels the unlock", async () => {
-    const { program } = await fakePinentry("cancelling", { GETPIN: "ERR 83886179 Operation cancelled\\n" });
+    const { program } = await createFakePinentry(dir, "cancelling", { GETPIN: "ERR 83886179 Operation cancelled\\n" });
     const output = await withoutTerminal("unlock", { TOKENFWD_PINENTRY: program });
     expect(results(output)["unlock"]).toEqual({ rv: CKR.CKR_FUNCTION_CANCELED, asked: true, reason: "cancelled" });
     expect(await shim.logins()).toBe(0);
   });
 
   it("a pinentry that cannot show anything counts as nothing to ask with", async () => {
-    const { program } = await fakePinentry("broken", { GETPIN: "ERR 83918950 Inappropriate ioctl for device\\n" });
+    const { program } = await createFakePinentry(dir, "broken", { GETPIN: "ERR 83918950 Inappropriate ioctl for device\\n" });
     const output = await withoutTerminal("unlock", { TOKENFWD_PINENTRY: program });
     expect(results(output)["unlock"]).toEqual({ rv: CKR.CKR_FUNCTION_REJECTED, asked: false, reason: "no-source" });
   });
 
   it("a confirmation is a yes only when pinentry says so", async () => {
-    const yes = await fakePinentry("yes", { CONFIRM: "OK\\n" });
-    const no = await fakePinentry("no", { CONFIRM: "ERR 83886194 Not confirmed\\n" });
+    const yes = await createFakePinentry(dir, "yes", { CONFIRM: "OK\\n" });
+    const no = await createFakePinentry(dir, "no", { CONFIRM: "ERR 83886194 Not confirmed\\n" });
     expect(results(await withoutTerminal("confirm", { TOKENFWD_PINENTRY: yes.program }))["confirm"]).toBe(true);
     expect(results(await withoutTerminal("confirm", { TOKENFWD_PINENTRY: no.program }))["confirm"]).toBe(false);
     expect(results(await withoutTerminal("confirm"))["confirm"]).toBe(false);

@@ -66,11 +66,15 @@ describe("what export prints", () => {
 
     const sign = (out: string) =>
       `echo data | pkcs11-tool --module ${P11KIT_CLIENT} --login --pin ${token.pin} --sign --id 01 -m SHA256-RSA-PKCS -o ${out}`;
-    for (const round of ["first", "second"]) {
+    for (const [round, shell] of [
+      ["first", "/bin/sh"],
+      ["second", "/bin/tcsh"],
+    ]) {
       const outs = [`${round}-known`, `${round}-named`].map((name) => join(dir, name));
       // A person's terminal has a person at it; here the session reads these lines and ends.
       const typed = [sign(outs[0] ?? ""), "unset XDG_RUNTIME_DIR", there, sign(outs[1] ?? ""), "exit 0", ""].join("\n");
-      const session = await runProgram({ argv: ["sh", script], input: Buffer.from(typed) }, env, 50_000);
+      // The login shell is what p11-kit looks at, whatever shell the lines are typed into.
+      const session = await runProgram({ argv: ["sh", script], input: Buffer.from(typed) }, { ...env, SHELL: shell }, 50_000);
       expect(session.code, `${session.stderr}${session.stdout}`).toBe(0);
       for (const out of outs) {
         expect(existsSync(out), `${session.stderr}${session.stdout}`).toBe(true);

@@ -205,6 +205,9 @@ describe("one connect with --stock", () => {
     await cli.untilStderr(/until this command ends/);
     expect(cli.stderr()).toMatch(/served by stock p11-kit server: no policy applies/);
     expect(cli.stderr()).toMatch(/a PIN that is typed there crosses the connection/);
+    // The first of it is said before there is anything to type a PIN into.
+    const before = cli.stderr().slice(0, cli.stderr().indexOf("tokenfwd: ready"));
+    expect(before).toMatch(/warning: --stock: a PIN is typed on the bastion and crosses the connection, and no policy applies/);
   });
 
   it("shows the bastion only the token that --token names", async () => {

@@ -85,7 +85,7 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
 
   /** Runs with a session of the slot and gives it back in the state that the outcome tells of. */
   async function withSession<T>(slot: bigint, ctx: CallContext, run: (session: bigint) => Promise<T>): Promise<T> {
-    const session = await pool.acquire(slot, ctx);
+    const session = pool.takeIdle(slot, ctx) ?? (await pool.acquire(slot, ctx));
     let fate: SessionFate = "close";
     try {
       const result = await run(session);
@@ -159,15 +159,13 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
     return { token: found.token, entry: found.key.entry, privateKey: null };
   }
 
+  /** A key that is not in `used`, which it is from then on. */
   async function usedKey(request: KeySignRequest, trail: Trail, ctx: CallContext): Promise<Used> {
-    const text = nameText(request.key);
-    const kept = used.get(text);
-    if (kept !== undefined) return kept;
     const name = parseKeyName(request.key);
     const before = age;
     const located = await locate(name, trail, ctx);
     if (used.size >= MAX_NAMES) used.clear();
-    if (before === age) used.set(text, located);
+    if (before === age) used.set(name.text, located);
     return located;
   }
 
@@ -185,7 +183,7 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
   }
 
   async function attempt(request: KeySignRequest, trail: Trail, ctx: CallContext): Promise<KeySignature> {
-    const key = await usedKey(request, trail, ctx);
+    const key = used.get(nameText(request.key)) ?? (await usedKey(request, trail, ctx));
     const before = key.privateKey?.entry ?? key.entry;
     // What only the private key can tell is checked after the log-in; everything else needs none.
     const isTold = before.spki !== null || key.privateKey !== null;
@@ -194,11 +192,13 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
       const privateKey = key.privateKey ?? (await open(key, session, trail, ctx));
       plan ??= checked(request, privateKey.entry, key.token);
       const { slot } = key.token.entry;
-      const signature = await signWith(privateKey, plan, slot, session, trail, ctx).catch((thrown: unknown) => {
+      try {
+        const signature = await signWith(privateKey, plan, slot, session, trail, ctx);
+        return { signature, mechanism: plan.reported, key: privateKey.entry };
+      } catch (thrown) {
         if (thrown instanceof KeyError && thrown.rv === CKR.CKR_USER_NOT_LOGGED_IN) stateOf(slot).insists = true;
         throw thrown;
-      });
-      return { signature, mechanism: plan.reported, key: privateKey.entry };
+      }
     });
   }
 

@@ -2,6 +2,7 @@
  * The sessions of a key ring: a few per slot, handed out one user at a time, so that signatures overlap and none pays for
  * opening one. It must never hand one session to two users, and never keep one whose state is not known.
  */
+import { createWithdrawals } from "../../base/withdrawals.js";
 import { CKF } from "../constants.js";
 import { CKR } from "../rv.js";
 import type { CallContext, Cryptoki } from "../types.js";
@@ -11,6 +12,8 @@ import { cryptokiError, type KeyError } from "./key-error.js";
 export type SessionFate = "reuse" | "close" | "void";
 
 export interface SessionPool {
+  /** The same at once, or null where it would have to wait, to open one, or to reject. */
+  takeIdle(slot: bigint, ctx: CallContext): bigint | null;
   /**
    * A session of the slot, for this caller alone until `release`. Waits, first come first served, while all are in use.
    * Rejects with KeyError `cryptoki`: what C_OpenSession said, or CKR_FUNCTION_CANCELED when the signal was aborted.
@@ -23,6 +26,7 @@ export interface SessionPool {
 }
 
 interface Waiter {
+  readonly sessions: SlotSessions;
   /** null: there is room for one more; try again. */
   readonly resolve: (session: bigint | null) => void;
   readonly reject: (reason: KeyError) => void;
@@ -35,7 +39,7 @@ interface SlotSessions {
   count: number;
   /** Learned from CKR_SESSION_COUNT. */
   max: number;
-  /** Sessions of an earlier age are void. */
+  /** Handed out and not given back. */
   readonly inUse: Set<bigint>;
 }
 
@@ -63,14 +67,15 @@ export function createSessionPool(cryptoki: Cryptoki, maxSessions: number): Sess
     return false;
   }
 
+  const withdrawals = createWithdrawals<Waiter>((waiter) => {
+    waiter.sessions.waiters.delete(waiter);
+    waiter.reject(cancelled());
+  });
+
   function wait(sessions: SlotSessions, signal: AbortSignal): Promise<bigint | null> {
     return new Promise((resolve, reject) => {
-      const stop = (): void => {
-        sessions.waiters.delete(waiter);
-        reject(cancelled());
-      };
-      const settled = () => signal.removeEventListener("abort", stop);
       const waiter: Waiter = {
+        sessions,
         resolve: (session) => {
           settled();
           resolve(session);
@@ -80,8 +85,8 @@ export function createSessionPool(cryptoki: Cryptoki, maxSessions: number): Sess
           reject(reason);
         },
       };
+      const settled = withdrawals.watch(signal, waiter);
       sessions.waiters.add(waiter);
-      signal.addEventListener("abort", stop, { once: true });
     });
   }
 
@@ -108,24 +113,31 @@ export function createSessionPool(cryptoki: Cryptoki, maxSessions: number): Sess
     return cryptoki.call("C_CloseSession", { session }, detached).catch(() => undefined);
   }
 
+  function takeIdle(slot: bigint, ctx: CallContext): bigint | null {
+    if (closed || ctx.signal.aborted) return null;
+    const sessions = of(slot);
+    const idle = sessions.idle.pop();
+    if (idle === undefined) return null;
+    sessions.inUse.add(idle);
+    return idle;
+  }
+
   return {
+    takeIdle,
     async acquire(slot, ctx) {
       const sessions = of(slot);
       for (;;) {
         if (closed) throw cryptokiError("C_OpenSession", CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
         if (ctx.signal.aborted) throw cancelled();
-        const idle = sessions.idle.pop();
-        if (idle !== undefined) {
-          sessions.inUse.add(idle);
-          return idle;
-        }
+        const idle = takeIdle(slot, ctx);
+        if (idle !== null) return idle;
         const got = sessions.count < sessions.max ? await open(slot, sessions, ctx) : await wait(sessions, ctx.signal);
         if (got !== null) return got;
       }
     },
     release(slot, session, fate, ctx) {
       const sessions = of(slot);
-      // Not in use: it was dropped with the others of its slot, and counts no more.
+      // Given back before: counted once.
       if (!sessions.inUse.delete(session)) return;
       if (fate === "reuse" && !closed) {
         if (!wake(sessions, session)) sessions.idle.push(session);

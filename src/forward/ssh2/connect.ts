@@ -20,10 +20,17 @@ export async function connectSsh2(options: Omit<Ssh2Options, "below">): Promise<
   const { settings, ui, signal } = options;
   if (settings.jump === null) return await connectOver(() => tcp(settings), options);
   const jump = await connectSsh2({ settings: settings.jump, ui: jumpUi(ui), signal });
+  // A jump host that keeps silent holds nobody up who wants to leave.
+  const leave = () => void jump.end();
+  signal.addEventListener("abort", leave, { once: true });
+  if (signal.aborted) leave();
   try {
     await keepQuick(jump);
     const opened = await jump.openTcp(settings.host, settings.port);
     if (!opened.ok) {
+      if (signal.aborted) throw new TokenfwdError("E_INTERRUPTED", "interrupted");
+      const lost = opened.refused === "closed" ? await jump.closed : null;
+      if (lost !== null) throw lost;
       const where = `${printable(settings.host)} port ${settings.port}`;
       throw new TokenfwdError("E_SSH", `the jump host ${printable(settings.jump.host)} does not reach ${where}: ${opened.reason}`, {
         hint: "check the name as the jump host sees it, and AllowTcpForwarding and PermitOpen in its sshd_config",
@@ -41,6 +48,8 @@ export async function connectSsh2(options: Omit<Ssh2Options, "below">): Promise<
   } catch (error) {
     await jump.end();
     throw error;
+  } finally {
+    signal.removeEventListener("abort", leave);
   }
 }
 

@@ -12,6 +12,10 @@ const MAX_PROMPTS = 10;
 const MAX_PROMPTS_IN_ALL = 30;
 const MAX_LINES = 20;
 const MAX_LINE = 300;
+/** Columns of a line that is shown, who asks included: no terminal may wrap it into one that lacks who asks. */
+const MAX_COLUMNS = 72;
+/** What is left for the text where who asks is long. */
+const MIN_TEXT_COLUMNS = 24;
 
 export interface QuestionDeps {
   readonly settings: SshSettings;
@@ -39,8 +43,30 @@ export interface Questions {
 
 /** The texts of a server as lines for a terminal, each with who asks in front. Exported for tests. */
 export function promptLines(who: string, texts: readonly string[]): string[] {
+  const room = Math.max(MIN_TEXT_COLUMNS, MAX_COLUMNS - who.length - "() ".length);
   const lines = texts.flatMap((text) => (text === "" ? [] : text.replace(/\s+$/, "").split(/\r\n|\r|\n/)));
-  return lines.slice(0, MAX_LINES).map((line) => `(${who}) ${printable(line, MAX_LINE)}`);
+  return lines
+    .slice(0, MAX_LINES)
+    .flatMap((line) => folded(printable(line, MAX_LINE), room))
+    .map((line) => `(${who}) ${line}`);
+}
+
+/** A line in pieces that are at most so many columns wide, where what is no ASCII may take two. */
+function folded(line: string, room: number): string[] {
+  const pieces: string[] = [];
+  let piece = "";
+  let columns = 0;
+  for (const character of line) {
+    const width = character <= "~" ? 1 : 2;
+    if (columns + width > room) {
+      pieces.push(piece);
+      piece = "";
+      columns = 0;
+    }
+    piece += character;
+    columns += width;
+  }
+  return [...pieces, piece];
 }
 
 /** Questions for one connection. */

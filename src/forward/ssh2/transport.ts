@@ -17,6 +17,8 @@ import { authError, connectionError } from "./connection-error.js";
 import { createHostKeyCheck } from "./host-key.js";
 
 const MAX_DEBUG_TEXTS = 100;
+/** A server could fill the log with them while a person types. */
+const MAX_BANNERS = 10;
 
 export interface Ssh2Options {
   readonly settings: SshSettings;
@@ -37,6 +39,7 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
   const client = new ssh2.Client();
   const socket = dial();
   const debugTexts: string[] = [];
+  let banners = 0;
   let strictKex = false;
   let hostKey = "";
   let fatal: TokenfwdError | null = null;
@@ -90,7 +93,10 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
       authentication.succeeded();
       resolve();
     });
-    client.on("banner", (text: string) => ui.event("auth", { banner: printable(text, 4000) }));
+    client.on("banner", (text: string) => {
+      banners += 1;
+      if (banners <= MAX_BANNERS) ui.event("auth", { banner: printable(text, 4000) });
+    });
     client.on("error", (error: Error & { level?: string }) => {
       // The agent failed on one key; ssh2 goes on with the next method.
       if (error.level === "agent") return;

@@ -32,7 +32,8 @@ const EMPTY_BUFFER = Buffer.alloc(1).subarray(0, 0);
 /** A handle or slot id as the 8 bytes pkcs11js wants. */
 export function handleBytes(value: unknown, rv: number = CKR.CKR_ARGUMENTS_BAD): Buffer {
   if (typeof value !== "bigint" || value < 0n || value > MAX_ULONG) throw new Refusal(rv);
-  const bytes = Buffer.alloc(8);
+  // From the pool: one of its own would be moved out of V8's heap when the native side asks for its address.
+  const bytes = Buffer.allocUnsafe(8);
   bytes.writeBigUInt64LE(value);
   return bytes;
 }

@@ -22,6 +22,8 @@ export interface NativeResult {
 export interface NativeModule {
   /** Calls pkcs11js's native method of this name, without its JavaScript wrappers. */
   invoke(name: string, ...args: readonly unknown[]): NativeResult;
+  /** C_Initialize with CKF_OS_LOCKING_OK. Throws E_MODULE_FAULT where it refuses. */
+  initialize(): void;
 }
 
 type NativeMethods = Readonly<Record<string, (...args: readonly unknown[]) => unknown>>;
@@ -90,11 +92,14 @@ export function loadModule(modulePath: string): NativeModule {
     }
   }
 
-  const { rv } = invoke("C_Initialize", { flags: Number(CKF.CKF_OS_LOCKING_OK) });
-  if (rv !== CKR.CKR_OK && rv !== CKR.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+  function initialize(): void {
+    const { rv } = invoke("C_Initialize", { flags: Number(CKF.CKF_OS_LOCKING_OK) });
+    if (rv === CKR.CKR_OK || rv === CKR.CKR_CRYPTOKI_ALREADY_INITIALIZED) return;
     throw new TokenfwdError("E_MODULE_FAULT", `${printable(modulePath)} answered C_Initialize with ${rvName(rv)}`, {
       hint: "check the module's own configuration and that its service (pcscd or the vendor's daemon) runs",
     });
   }
-  return { invoke };
+
+  initialize();
+  return { invoke, initialize };
 }

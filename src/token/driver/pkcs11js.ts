@@ -8,7 +8,7 @@
 import type { CallName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
-import type { CallArgs, CallResult } from "../../cryptoki/types.js";
+import type { AnyResult, CallArgs, CallResult } from "../../cryptoki/types.js";
 import {
   handleBytes,
   handleValue,
@@ -30,25 +30,43 @@ import { loadModule, type NativeModule } from "./native.js";
 /** A loaded and initialised module. Calls block; one caller at a time. */
 export interface TokenDriver {
   call<N extends CallName>(name: N, args: CallArgs<N>): CallResult<N>;
+  /** C_Finalize, which lets go of the card; the next call initialises the module again. All handles are void then. */
+  release(): void;
+  readonly isReleased: boolean;
   /** C_Finalize of the module, at the end of the process; no call may follow. */
   finalize(): void;
 }
 
+const SCRATCH_BYTES = 4_096;
 /** Most handles in one C_FindObjects. */
 const MAX_FOUND = MAX_OUTPUT_BYTES / 8;
 
 /**
  * Loads the module and initialises it.
- * Throws E_MODULE (not loadable, not a PKCS#11 module) or E_MODULE_FAULT (it refuses to start).
+ * Throws E_MODULE (not loadable, not a PKCS#11 module) or E_MODULE_FAULT (it refuses to start, also when it is opened again).
+ * `onReopen` is called after a release, before the call that has opened the module again.
  */
-export function createDriver(modulePath: string): TokenDriver {
+export function createDriver(modulePath: string, onReopen: () => void = () => {}): TokenDriver {
   const native = loadModule(modulePath);
   const handlers = createHandlers(native);
+  let isReleased = false;
   return {
+    release() {
+      if (!isReleased) native.invoke("C_Finalize");
+      isReleased = true;
+    },
+    get isReleased() {
+      return isReleased;
+    },
     finalize: () => void native.invoke("C_Finalize"),
     call<N extends CallName>(name: N, args: CallArgs<N>): CallResult<N> {
       const handler = handlers[name];
       if (handler === undefined) return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED } as CallResult<N>;
+      if (isReleased) {
+        isReleased = false;
+        native.initialize();
+        onReopen();
+      }
       try {
         return handler(args) as CallResult<N>;
       } catch (error) {
@@ -65,9 +83,21 @@ function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>
   const object = (value: unknown) => handleBytes(value, CKR.CKR_OBJECT_HANDLE_INVALID);
   const key = (value: unknown) => handleBytes(value, CKR.CKR_KEY_HANDLE_INVALID);
 
+  const scratch = Buffer.alloc(SCRATCH_BYTES);
+
   /** A call that fills an output buffer: pkcs11js loses the needed length, so it is asked for again with NULL. */
   function output(name: string, before: readonly unknown[], room: unknown): CallResult {
-    const buffer = outputBuffer(room);
+    // Most outputs are small: they are written to the same memory each time, copied, and overwritten.
+    const isSmall = typeof room === "number" && Number.isInteger(room) && room > 0 && room <= scratch.length;
+    if (!isSmall) return outputInto(outputBuffer(room), name, before, room);
+    const result = outputInto(scratch.subarray(0, room), name, before, room) as AnyResult;
+    const { output: view } = result;
+    const copied = Buffer.isBuffer(view) ? { ...result, output: Buffer.from(view) } : result;
+    scratch.fill(0, 0, room);
+    return copied as CallResult;
+  }
+
+  function outputInto(buffer: Buffer, name: string, before: readonly unknown[], room: unknown): CallResult {
     const given = native.invoke(name, ...before, buffer);
     if (given.rv === CKR.CKR_BUFFER_TOO_SMALL && room !== null) {
       const needed = native.invoke(name, ...before, outputBuffer(null));
@@ -77,8 +107,9 @@ function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>
     }
     if (given.rv !== CKR.CKR_OK) return { rv: given.rv };
     const length = Number(given.value);
+    // More than can be, or more than there was room for, and it calls that a success: not to be believed, nor passed on.
+    if (length > (room === null ? MAX_OUTPUT_BYTES : buffer.length)) return { rv: CKR.CKR_DEVICE_ERROR };
     if (room === null) return { rv: CKR.CKR_OK, output: length } as CallResult;
-    if (length > buffer.length) return { rv: CKR.CKR_BUFFER_TOO_SMALL, output: length } as CallResult;
     return { rv: CKR.CKR_OK, output: buffer.subarray(0, length) } as CallResult;
   }
 

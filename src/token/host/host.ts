@@ -28,6 +28,8 @@ export interface TokenHostOptions {
   readonly loadTimeoutMs?: number;
   /** After how long a private-key call counts as waiting for a touch; default 3,000. */
   readonly touchNoticeMs?: number;
+  /** After how long without a call the module is finalised, so that another program can have the card; null (default): never. */
+  readonly holdMs?: number | null;
   /** Gets what the module prints. */
   readonly log?: Log;
 }
@@ -36,9 +38,14 @@ export interface TokenHostOptions {
 export interface HostEvents extends CryptokiEvents {
   /** A question or a touch at the workstation begins or ends. */
   prompt: PromptEvent;
+  /** A log-in with a PIN of the source has come to nothing, and why; not told of a question that somebody gave up. */
+  "unlock-failed": { readonly reason: NonNullable<UnlockResult["reason"]>; readonly slot: bigint };
   /** The process died or was killed; `reason` is printable. Calls that were running answered CKR_DEVICE_REMOVED. */
   fault: { readonly reason: string };
 }
+
+/** True while the module must not be released, nobody having called it for `quietMs`. */
+export type KeepGuard = (quietMs: number) => boolean;
 
 /** What came of two calls in one crossing: the answer of the second, or with `begun` false the first one's that kept it from being made. */
 export interface PairAnswer {
@@ -65,7 +72,9 @@ export interface TokenHost extends AsyncDisposable {
   canAsk(): Promise<boolean>;
   /** Wipes the PIN of a slot and logs the token out. */
   lock(slot: bigint): Promise<void>;
-  /** +1 at each restart of the process; handles of earlier epochs are void. Starts at 0. */
+  /** Asks this before each release of the hold. */
+  keep(guard: KeepGuard): void;
+  /** +1 at each restart of the process and each release of the module; handles of earlier epochs are void. Starts at 0. */
   readonly epoch: number;
   /** Of the process that holds the module; undefined while there is none. */
   readonly pid: number | undefined;
@@ -113,6 +122,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     deadlinesMs: options.deadlinesMs ?? {},
     ...(options.loadTimeoutMs === undefined ? {} : { loadTimeoutMs: options.loadTimeoutMs }),
     ...(options.touchNoticeMs === undefined ? {} : { touchNoticeMs: options.touchNoticeMs }),
+    holdMs: options.holdMs ?? null,
     log,
     events,
   });
@@ -122,7 +132,11 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     if (signal.aborted) return CANCELLED;
     const reply = await supervisor.request((id) => ({ kind: "unlock", id, request }), signal);
     if (reply === null) return signal.aborted ? CANCELLED : { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
-    return reply.kind === "unlocked" ? reply.result : { rv: CKR.CKR_GENERAL_ERROR, asked: false };
+    if (reply.kind !== "unlocked") return { rv: CKR.CKR_GENERAL_ERROR, asked: false };
+    const { reason } = reply.result;
+    if (reason !== undefined && reason !== "cancelled" && reason !== "timeout")
+      events.emit("unlock-failed", { reason, slot: request.slot });
+    return reply.result;
   }
 
   async function answer(make: Parameters<typeof supervisor.request>[0], signal?: AbortSignal): Promise<boolean> {
@@ -134,6 +148,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
   return {
     cryptoki: { call: supervisor.call, events, close: async () => {} },
     pair: supervisor.pair,
+    keep: supervisor.keep,
     unlock,
     confirm: (question, ctx, timeoutMs = CONFIRM_TIMEOUT_MS) => answer((id) => ({ kind: "confirm", id, question, timeoutMs }), ctx.signal),
     canAsk: () => answer((id) => ({ kind: "can-ask", id })),

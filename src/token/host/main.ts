@@ -23,8 +23,10 @@ import { createUnlocker, type Unlocker } from "./unlocker.js";
 
 const PIPE_FD = 3;
 const PIN_FD = 4;
-/** How often a token whose PIN is held is looked for when nobody calls: its PIN goes when it goes. */
+/** How often a token that is in use is looked for when nobody calls: its PIN goes when it goes. */
 const PRESENCE_INTERVAL_MS = 3000;
+/** And one that was pulled. */
+const MISSING_INTERVAL_MS = 1000;
 
 interface Arrived {
   readonly message: Extract<ToHost, { kind: "call" }>;
@@ -89,7 +91,7 @@ function guarded(driver: TokenDriver): TokenDriver {
 function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "start" }>): void {
   try {
     if (pinSource.kind === "file") checkPinFile(pinSource.path);
-    const driver = createDriver(modulePath);
+    const driver = createDriver(modulePath, () => running?.presence.recheck());
     const askers = (): Asker[] => {
       const terminal = openTerminal();
       if (terminal !== null) return [terminal];
@@ -104,16 +106,25 @@ function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "sta
       askers,
       notify: (prompt, terminal) => send({ kind: "prompt", prompt, terminal }),
     });
-    const presence = createPresence((name, slot) => {
-      if (name === "token-gone") unlocker.wipe(slot);
-      send({ kind: "event", name, slot });
+    const presence = createPresence({
+      look: (slot) => driver.call("C_GetTokenInfo", { slot }),
+      tell(name, slot) {
+        if (name === "token-gone") unlocker.wipe(slot);
+        send({ kind: "event", name, slot });
+      },
     });
     running = { driver, unlocker, presence };
+    let lookedMs = Date.now();
     setInterval(() => {
-      if (!unlocker.holdsPin) return;
+      // A token that was released is left alone, for another program may have it.
+      const { isSwapped } = presence;
+      const isWatched = !driver.isReleased && (unlocker.holdsPin || presence.isInUse || isSwapped);
+      if (!presence.isMissing && !(isWatched && Date.now() - lookedMs >= PRESENCE_INTERVAL_MS)) return;
+      lookedMs = Date.now();
       const args = { tokenPresent: 1, room: 4096 };
       presence.observe("C_GetSlotList", args, own.call("C_GetSlotList", args));
-    }, PRESENCE_INTERVAL_MS).unref();
+      if (isSwapped) presence.recheck();
+    }, MISSING_INTERVAL_MS).unref();
     send({ kind: "ready" });
   } catch (error) {
     const { code, message, hint } = TokenfwdError.from(error);
@@ -129,6 +140,14 @@ function lock({ driver, unlocker }: Running, slot: bigint): void {
   driver.call("C_Logout", { session: opened.session });
   driver.call("C_CloseSession", { session: opened.session });
   send({ kind: "event", name: "locked", slot });
+}
+
+/** Another program may have the token: the agent has seen to it that nothing is under way. */
+function release({ driver, presence }: Running): void {
+  send({ kind: "busy", class: "session" });
+  driver.release();
+  presence.released();
+  send({ kind: "idle" });
 }
 
 async function asking<T>(id: number, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
@@ -206,6 +225,10 @@ async function handle(message: Exclude<ToHost, { kind: "call" }>, host: Running)
       lock(host, message.slot);
       send({ kind: "answer", id: message.id, yes: true });
       return;
+    case "release":
+      release(host);
+      send({ kind: "answer", id: message.id, yes: true });
+      return;
     case "withdraw":
       withdraw(message.id);
       return;
@@ -237,8 +260,14 @@ function receive(body: Buffer): void {
   handle(message, running).catch(endOnBug);
 }
 
-/** A bug in here must look like a crash: the agent answers the call and starts a fresh process. */
-function endOnBug(error: unknown): never {
+/** A bug in here must look like a crash, and so must a module that does not open again: the agent answers the call and starts a fresh process. */
+function endOnBug(error: unknown): void {
+  if (error instanceof TokenfwdError) {
+    // Not a bug: the module cannot be opened again, and the agent ends this process when it hears why.
+    const { code, message, hint } = error;
+    send({ kind: "failed", code, message, hint: hint ?? null });
+    return;
+  }
   process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(70);
 }

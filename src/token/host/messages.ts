@@ -34,7 +34,7 @@ export interface UnlockRequest {
 export interface UnlockResult {
   readonly rv: number;
   readonly asked: boolean;
-  readonly reason?: "cancelled" | "timeout" | "no-source" | "last-try-declined" | "wrong-pin" | "locked";
+  readonly reason?: "cancelled" | "timeout" | "no-source" | "last-try-declined" | "wrong-pin" | "locked" | "pin-pad";
 }
 
 /** A question at the workstation, or the device waiting for a finger. `token` is its label, empty where unknown. */
@@ -65,6 +65,8 @@ export type ToHost =
   | { readonly kind: "cancel"; readonly id: number }
   | { readonly kind: "can-ask"; readonly id: number }
   | { readonly kind: "lock"; readonly id: number; readonly slot: bigint }
+  /** Lets go of the module, and of every handle; the next call opens it again. PINs are kept. */
+  | { readonly kind: "release"; readonly id: number }
   | { readonly kind: "close" };
 
 /** Host to agent. */

@@ -3,6 +3,7 @@
  * the PIN. It must never follow a symbolic link, nor read a file that others may read.
  */
 import { closeSync, constants, fstatSync, openSync, read as readCallback, readSync } from "node:fs";
+import { Socket } from "node:net";
 import { promisify } from "node:util";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
@@ -65,18 +66,13 @@ export function readPinFile(path: string): SecretBytes {
   }
 }
 
-/** The PIN behind a descriptor, up to its first line end or its end. Throws E_PIN_SOURCE. */
+/** The PIN behind a descriptor, up to its first line end or its end; a pipe is closed then. Throws E_PIN_SOURCE. */
 export async function readPinDescriptor(fd: number): Promise<SecretBytes> {
   const bytes = wipeable(MAX_BYTES);
   let length = 0;
   try {
-    // A regular file is read from its start: the descriptor's offset is shared with an earlier host.
-    const start = fstatSync(fd).isFile() ? 0 : null;
-    while (length < MAX_BYTES && bytes.indexOf(0x0a) < 0) {
-      const { bytesRead } = await read(fd, bytes, length, MAX_BYTES - length, start === null ? null : start + length);
-      if (bytesRead === 0) break;
-      length += bytesRead;
-    }
+    const stat = fstatSync(fd);
+    length = stat.isFIFO() || stat.isSocket() ? await readStream(fd, bytes) : await readFile(fd, bytes, stat.isFile());
   } catch (error) {
     bytes.fill(0);
     throw new TokenfwdError("E_PIN_SOURCE", "the PIN descriptor cannot be read", {
@@ -85,4 +81,26 @@ export async function readPinDescriptor(fd: number): Promise<SecretBytes> {
     });
   }
   return firstLine(bytes, length);
+}
+
+/** Fills `bytes` to the first line end, the end, or its own. A regular file is read from its start: its offset is shared with an earlier host. */
+async function readFile(fd: number, bytes: Buffer, fromStart: boolean): Promise<number> {
+  let length = 0;
+  while (length < bytes.length && bytes.indexOf(0x0a) < 0) {
+    const { bytesRead } = await read(fd, bytes, length, bytes.length - length, fromStart ? length : null);
+    if (bytesRead === 0) break;
+    length += bytesRead;
+  }
+  return length;
+}
+
+/** As readFile, without a thread that waits: the process could not end before a pipe that never says anything. */
+async function readStream(fd: number, bytes: Buffer): Promise<number> {
+  let length = 0;
+  for await (const chunk of new Socket({ fd, readable: true, writable: false }) as AsyncIterable<Buffer>) {
+    length += chunk.copy(bytes, length);
+    chunk.fill(0);
+    if (length === bytes.length || bytes.indexOf(0x0a) >= 0) break;
+  }
+  return length;
 }

@@ -3,20 +3,22 @@
  * answers for what was lost. It must never replay a call that may have reached the module, and never send a handle of
  * an earlier epoch to a new process, where the same number may mean another object.
  */
+import { createAlarm } from "../../base/alarm.js";
 import { TokenfwdError } from "../../base/errors.js";
 import type { Emitter } from "../../base/events.js";
 import { type Log, silentLog } from "../../base/log.js";
+import { createWithdrawals } from "../../base/withdrawals.js";
 import { type CallClass, type CallName, callByName } from "../../cryptoki/calls.js";
 import { CKR, rvName } from "../../cryptoki/rv.js";
 import type { CallArgs, CallContext, CallResult } from "../../cryptoki/types.js";
 import { createCallLine, type LineCall } from "./call-line.js";
 import { type HostChild, startHostChild } from "./child.js";
 import { createFaultCounter, DEADLINES_MS, LOAD_DEADLINE_MS, TOUCH_NOTICE_MS } from "./deadlines.js";
-import type { HostEvents, PairAnswer } from "./host.js";
+import { createHold } from "./hold.js";
+import type { HostEvents, KeepGuard, PairAnswer } from "./host.js";
 import type { FromHost, HostStep, ToHost } from "./messages.js";
 import { restoreTerminal } from "./terminal.js";
 import { createTouchWatch } from "./touch-watch.js";
-import { createWithdrawals } from "./withdrawals.js";
 
 export interface SupervisorOptions {
   readonly start: Extract<ToHost, { kind: "start" }>;
@@ -26,6 +28,8 @@ export interface SupervisorOptions {
   readonly deadlinesMs: Partial<Record<CallClass, number>>;
   readonly loadTimeoutMs?: number;
   readonly touchNoticeMs?: number;
+  /** See TokenHostOptions. */
+  readonly holdMs: number | null;
   readonly log: Log;
   readonly events: Emitter<HostEvents>;
 }
@@ -42,6 +46,8 @@ export interface Supervisor {
   request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null>;
   readonly epoch: number;
   readonly pid: number | undefined;
+  /** See TokenHost. */
+  keep(guard: KeepGuard): void;
   close(): Promise<void>;
 }
 
@@ -58,7 +64,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   let loads = 0;
   let nextId = 1;
   const faults = createFaultCounter();
-  let watchdog: NodeJS.Timeout | undefined;
+  const watchdog = createAlarm();
   let restart: NodeJS.Timeout | undefined;
   let openPrompt: Extract<FromHost, { kind: "prompt" }> | null = null;
   let killReason: string | null = null;
@@ -69,11 +75,10 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   });
 
   function watch(ms: number, doing: string): void {
-    clearTimeout(watchdog);
-    watchdog = setTimeout(() => {
+    watchdog.set(ms, () => {
       killReason = `hung for ${ms / 1000} s in ${doing}`;
       child?.kill();
-    }, ms);
+    });
   }
   const watchCall = (call: LineCall) => watch(deadlines[call.class], call.name);
 
@@ -82,18 +87,30 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     isReady: () => state === "ready",
     send: (message, secret) => child?.send(message, secret),
     onHead(call) {
-      if (call === null) return clearTimeout(watchdog);
+      if (call === null) return watchdog.clear();
       watchCall(call);
       touch.begin(call.class, call.args, call.client);
     },
     onAnswer: (call, result) => touch.end(call.name, call.args, result),
+  });
+  const guards: KeepGuard[] = [];
+  const hold = createHold({
+    ms: options.holdMs,
+    isIdle: (quietMs) => state === "ready" && line.head === null && requests.size === 0 && !guards.some((guard) => guard(quietMs)),
+    release() {
+      // What comes from now on reaches the host after this, and handles of before are void from now on.
+      epoch += 1;
+      touch.reset();
+      log.info("the token is released: nobody has used it for a while");
+      void request((id) => ({ kind: "release", id }));
+    },
   });
   const withdrawals = createWithdrawals<LineCall>((call) => line.withdraw(call));
 
   function onMessage(message: FromHost): void {
     switch (message.kind) {
       case "ready":
-        clearTimeout(watchdog);
+        watchdog.clear();
         state = "ready";
         if (loads > 1) {
           epoch += 1;
@@ -119,7 +136,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         watch(deadlines[message.class], "a call of the host's own");
         return;
       case "idle":
-        clearTimeout(watchdog);
+        watchdog.clear();
         if (line.head !== null) watchCall(line.head);
         return;
       case "prompt":
@@ -127,6 +144,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         events.emit("prompt", message.prompt);
         return;
       case "event":
+        hold.used();
         events.emit(message.name, { slot: message.slot });
         return;
     }
@@ -138,7 +156,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   }
 
   function onExit(how: string): void {
-    clearTimeout(watchdog);
+    watchdog.clear();
     const reason = killReason ?? how;
     child = null;
     killReason = null;
@@ -199,6 +217,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     if (state === "closed") return answer(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
     if (state === "resting") return answer(CKR.CKR_DEVICE_REMOVED);
     if (ctx.signal.aborted) return answer(CKR.CKR_FUNCTION_CANCELED);
+    hold.used();
     return new Promise((resolve) => {
       const { name, args } = then;
       const entered: LineCall = {
@@ -242,6 +261,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     const id = nextId++;
     const message = make(id);
     if (state !== "ready" || signal?.aborted) return null;
+    if (message.kind !== "release") hold.used();
     if (message.kind === "unlock" && sentIn !== epoch) return null;
     return new Promise((resolve) => {
       // Nobody waits for the host to notice: it may be blocked in a call.
@@ -271,11 +291,13 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     get pid() {
       return child?.pid;
     },
+    keep: (guard) => void guards.push(guard),
     async close() {
       if (state === "closed") return;
       state = "closed";
+      hold.close();
       clearTimeout(restart);
-      clearTimeout(watchdog);
+      watchdog.clear();
       answerQueue(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
       await child?.close();
     },

@@ -2,6 +2,7 @@
  * Notices a private-key call that waits for a finger on the device: no module says so, so a call that takes longer than
  * a token needs to compute is taken for one. It only tells; it stops nothing.
  */
+import { createAlarm } from "../../base/alarm.js";
 import type { Emitter } from "../../base/events.js";
 import { paddedText } from "../../base/printable.js";
 import type { CallClass, CallName } from "../../cryptoki/calls.js";
@@ -21,22 +22,22 @@ export interface TouchWatch {
 export function createTouchWatch(events: Emitter<HostEvents>, noticeMs: number): TouchWatch {
   const slots = new Map<bigint, bigint>();
   const labels = new Map<bigint, string>();
-  let timer: NodeJS.Timeout | undefined;
+  const notice = createAlarm();
   let waiting: { readonly slot: bigint; readonly token: string; readonly client: string } | null = null;
 
   return {
     begin(cls, args, client) {
       if (cls !== "sign" && cls !== "decrypt") return;
       const { session } = args as { session?: bigint };
-      timer = setTimeout(() => {
+      notice.set(noticeMs, () => {
         const slot = slots.get(session ?? -1n) ?? 0n;
         waiting = { slot, token: labels.get(slot) ?? "", client };
         events.emit("prompt", { kind: "touch", state: "open", token: waiting.token, triesLeft: null });
         events.emit("touch", { slot, waiting: true, client });
-      }, noticeMs);
+      });
     },
     end(name, args, result) {
-      clearTimeout(timer);
+      notice.clear();
       if (waiting !== null) {
         const { slot, token, client } = waiting;
         waiting = null;

@@ -83,7 +83,10 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
   /** True when the token needs no user log-in any more. The context log-in of a key is needed each time. */
   function alreadyIn({ session, userType }: UnlockRequest): boolean {
     if (userType !== CKU.CKU_USER) return false;
-    const { state } = driver.call("C_GetSessionInfo", { session });
+    return isUserState(driver.call("C_GetSessionInfo", { session }));
+  }
+
+  function isUserState({ state }: { readonly state?: bigint }): boolean {
     return state === CKS.CKS_RO_USER_FUNCTIONS || state === CKS.CKS_RW_USER_FUNCTIONS;
   }
 
@@ -187,6 +190,8 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
       if (answer.kind === "unavailable") return refusedBy("no-source", false);
       if (answer.kind === "cancelled") return { rv: CKR.CKR_FUNCTION_CANCELED, asked: true, reason: timedOut ? "timeout" : "cancelled" };
       const { pin } = answer;
+      // A bare Enter is no PIN, and no reason to spend a try.
+      if (pin.bytes.length === 0) return { rv: CKR.CKR_FUNCTION_CANCELED, asked: true, reason: "cancelled" };
       // The token may have changed while somebody typed: logged in by itself, swapped, or tried by another program.
       if (alreadyIn(request)) {
         pin.dispose();
@@ -230,8 +235,11 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
     const state = tokenState(request.slot);
     if (state.rv !== CKR.CKR_OK) return { rv: state.rv, asked: false };
     // Its PIN is typed on its own pad, which takes a NULL PIN, and the driver cannot pass one.
-    if (state.flags & CKF.CKF_PROTECTED_AUTHENTICATION_PATH) return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED, asked: false };
-    const isIn = alreadyIn(request);
+    if (state.flags & CKF.CKF_PROTECTED_AUTHENTICATION_PATH) return { rv: CKR.CKR_FUNCTION_NOT_SUPPORTED, asked: false, reason: "pin-pad" };
+    const info = driver.call("C_GetSessionInfo", { session: request.session });
+    // Lost with a card that was away: it is opened again before anybody is asked.
+    if (info.rv === CKR.CKR_SESSION_HANDLE_INVALID || info.rv === CKR.CKR_SESSION_CLOSED) return { rv: info.rv, asked: false };
+    const isIn = request.userType === CKU.CKU_USER && isUserState(info);
     if (isIn && request.lost !== true) return { rv: CKR.CKR_OK, asked: false };
     if (state.flags & CKF.CKF_USER_PIN_LOCKED) return locked(false);
     // The card has been reset, and the module has not noticed: it would refuse a log-in, or make none.

@@ -41,6 +41,28 @@ test("a line names the purpose, where a client has said one", () => {
   expect(lines).toEqual([used, used, `${used}, for git-commit`, `${used}, for release, which failed: CKR_DEVICE_MEMORY`]);
 });
 
+test("a line says so where a client has handed over a digest, which nobody at the workstation can look into", () => {
+  const { events, lines, stop } = reporting();
+  for (const input of [null, "document", "digest"] as const) events.emit("use", { ...USE, input, purpose: "release" });
+  stop();
+  const used = "used rsa key with CKM_SHA256_RSA_PKCS (C_Sign) for c1 on ops@bastion";
+  expect(lines).toEqual([
+    `${used}, for release`,
+    `${used}, for release`,
+    `${used}, over a digest of what nobody here has seen, for release`,
+  ]);
+});
+
+test("a client that is refused without end does not hide its uses behind that", () => {
+  const { events, lines, stop } = reporting();
+  const refused = { client: "c1", call: "C_DestroyObject", rv: 0xe2, why: "no", origin: forwardOrigin("bastion") };
+  for (let i = 0; i < 40; i++) events.emit("refused", refused);
+  events.emit("use", USE);
+  stop();
+  expect(lines).toHaveLength(12);
+  expect(lines.slice(10)).toEqual([expect.stringMatching(/^used rsa key/), "and 30 more refusals by c1 within a second"]);
+});
+
 test("the event and the log carry the purpose and what was handed over", () => {
   const { events, told, logged, stop } = reporting();
   events.emit("use", { ...USE, purpose: "data", input: "digest" });

@@ -406,3 +406,32 @@ test("after ready a person reads which key, what it may do, until when, and who 
   expect(text).toContain("export P11_KIT_SERVER_ADDRESS='unix:path=/run/x'");
   expect(text).toContain("until this command ends (Ctrl-C), ops and root on bastion.example can use it as you can");
 });
+
+test("a stock server that ends while the socket is proved is the error, and not what it did to the proof", async () => {
+  const it = world();
+  let end: (error: TokenfwdError) => void = () => {};
+  const gone = new Promise<TokenfwdError>((resolve) => {
+    end = resolve;
+  });
+  const stock = { tokens: [], offerVersion: 2, slots: async () => [], attach: () => ({ onFirstFrameOptions() {} }), gone } as const;
+  const status = it.run(
+    { stock: true },
+    {
+      checkModule: () => {},
+      openStock: async () => ({ ...stock, close: async () => void it.log.push("stock closed") }),
+      connectBastion: async () => ({
+        hostKey: READY.hostKey,
+        lost: new Promise(() => {}),
+        open: () => {
+          end(new TokenfwdError("E_STOCK", "it ended"));
+          return new Promise(() => {});
+        },
+        close: async () => void it.log.push("ssh closed"),
+      }),
+    },
+  );
+  expect(await status).toBe(40);
+  expect(it.events.find(({ event }) => event === "error")?.data["code"]).toBe("E_STOCK");
+  expect(it.events.findIndex(({ data }) => String(data["warning"]).startsWith("--stock: a PIN is typed on the bastion"))).toBe(1);
+  expect(it.log.slice(-2)).toEqual(["stock closed", "ssh closed"]);
+});

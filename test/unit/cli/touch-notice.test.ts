@@ -1,9 +1,14 @@
 /*
- * How somebody is called to the device: the bell where there is a terminal, a notification where there is a desktop.
+ * How somebody is called to the device: the bell where there is a terminal, a notification where there is a desktop. And what is said of it.
  */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import type { AgentEvents } from "../../../src/agent/agent.js";
+import { createEmitter } from "../../../src/base/events.js";
+import { silentLog } from "../../../src/base/log.js";
 import type { RunResult } from "../../../src/base/run.js";
+import { reportActivity } from "../../../src/cli/activity.js";
 import { createTouchNotice } from "../../../src/cli/touch-notice.js";
+import { silentUi } from "../../../src/cli/ui.js";
 
 function notice(env: NodeJS.ProcessEnv, isTTY: boolean, run?: () => Promise<RunResult>) {
   const written: string[] = [];
@@ -42,3 +47,50 @@ test("does not mind a desktop that fails", async () => {
   await new Promise((resolve) => setImmediate(resolve));
   expect(ran).toHaveLength(1);
 });
+
+test("a wait for a touch is two events and one call, and a question is neither", () => {
+  const { agent, told, called, stop } = activity();
+  agent.emit("prompt", { kind: "touch", state: "open", token: "work", triesLeft: null });
+  agent.emit("prompt", { kind: "touch", state: "closed", token: "work", triesLeft: null });
+  agent.emit("prompt", { kind: "pin", state: "open", token: "work", triesLeft: null });
+  stop();
+  expect(told).toEqual([
+    ["touch", { token: "work", state: "waiting" }],
+    ["prompt", { kind: "touch", token: "work", triesLeft: null }],
+    ["touch", { token: "work", state: "over" }],
+    ["prompt", { kind: "pin", token: "work", triesLeft: null }],
+  ]);
+  expect(called).toEqual(["work"]);
+});
+
+test("a log-in that comes to nothing is said once in ten seconds, however often a bastion tries", () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  try {
+    const { agent, warnings, stop } = activity();
+    for (let tries = 0; tries < 5; tries += 1) agent.emit("unlock-failed", { reason: "locked", slot: 1n });
+    agent.emit("unlock-failed", { reason: "pin-pad", slot: 1n });
+    expect(warnings.map((line) => line.slice(0, 30))).toEqual(["the PIN of the token is locked", "the token has a PIN pad of its"]);
+    vi.advanceTimersByTime(10_001);
+    agent.emit("unlock-failed", { reason: "locked", slot: 1n });
+    expect(warnings).toHaveLength(3);
+    stop();
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+/** The activity of an agent that the test plays. */
+function activity() {
+  const agent = createEmitter<AgentEvents>();
+  const told: unknown[] = [];
+  const called: string[] = [];
+  const warnings: string[] = [];
+  const stop = reportActivity({
+    agent: { events: agent },
+    events: { emit: (event, data) => void told.push([event, data]) },
+    ui: { ...silentUi, warning: (text) => void warnings.push(text) },
+    log: silentLog,
+    onTouch: (token) => void called.push(token),
+  });
+  return { agent, told, called, warnings, stop };
+}

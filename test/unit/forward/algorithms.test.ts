@@ -2,7 +2,6 @@
 import { expect, it } from "vitest";
 import { parseSshG } from "../../../src/forward/ssh-settings.js";
 import { algorithmsFor } from "../../../src/forward/ssh2/algorithms.js";
-import { promptLines } from "../../../src/forward/ssh2/login-questions.js";
 
 const offer = (...lines: string[]) =>
   algorithmsFor(parseSshG("b", `user u\nhostname h\nport 22\n${lines.join("\n")}\n`), []) as Readonly<Record<string, readonly string[]>>;
@@ -37,10 +36,4 @@ it("without a word of the configuration it is our list, without SHA-1, CBC and c
   const found = offer();
   expect(Object.values(found).flat().join(" ")).not.toMatch(/sha1\b|cbc|zlib|ssh-rsa|md5|ssh-dss/);
   expect(found["serverHostKey"]?.[0]).toBe("ssh-ed25519");
-});
-
-it("a server's text becomes printable lines that each say who asks, and not without end", () => {
-  expect(promptLines("me@b", ["", "one\ntwo\r\nthree \x1b[1m"])).toEqual(["(me@b) one", "(me@b) two", "(me@b) three \\x1b[1m"]);
-  expect(promptLines("me@b", ["x\n".repeat(1000)]).length).toBeLessThanOrEqual(20);
-  expect(promptLines("me@b", ["x".repeat(10_000)])[0]?.length).toBeLessThan(400);
 });

@@ -119,6 +119,7 @@ describe("driver attributes", () => {
     const calls: number[] = [];
     return {
       calls,
+      initialize() {},
       invoke(_name, _session, _object, template) {
         const types = (template as { type: number }[]).map(({ type }) => type);
         calls.push(types.length);

@@ -85,7 +85,7 @@ describe("the PIN store", () => {
 describe("presence", () => {
   function watch() {
     const told: string[] = [];
-    const presence = createPresence((name, slot) => told.push(`${name} ${slot}`));
+    const presence = createPresence({ tell: (name, slot) => void told.push(`${name} ${slot}`), look: () => ({ rv: 0 }) });
     const list = (...slots: bigint[]) => presence.observe("C_GetSlotList", { tokenPresent: 1, room: 9 }, { rv: CKR.CKR_OK, slots });
     return { told, presence, list };
   }

@@ -122,6 +122,7 @@ test("a handle that waited is not sent to a module that was started again meanwh
   const [one, two] = [await connect("one"), await connect("two", "secret key")];
   await one.init();
   const waiting = two.sign(); // no operation, so it is not repeated either
+  await new Promise((resolve) => setImmediate(resolve)); // it waits now, handle in hand
   host.restart();
   await one.close(one.session);
   expect(await waiting).toBe(CKR.CKR_DEVICE_REMOVED);
@@ -173,8 +174,11 @@ test("a card that was reset under a C_SignInit that is held back is logged in on
 test("a card that stays logged out after one more log-in is believed", async () => {
   const { host, connect } = start();
   const one = await connect("one", "secret key");
-  host.onUnlock = async () => ({ rv: CKR.CKR_OK, asked: true });
-  host.reset(1n);
+  host.onUnlock = async () => {
+    host.refusals.set("C_SignInit", CKR.CKR_USER_NOT_LOGGED_IN);
+    return { rv: CKR.CKR_OK, asked: true };
+  };
+  host.refusals.set("C_SignInit", CKR.CKR_USER_NOT_LOGGED_IN);
   host.asked.length = 0;
   expect(await one.init()).toBe(CKR.CKR_USER_NOT_LOGGED_IN);
   expect(host.asked).toHaveLength(1);
@@ -187,4 +191,56 @@ test("of several clients that hear of the reset, one is asked for", async () => 
   host.asked.length = 0;
   expect(await Promise.all(clients.map(({ init }) => init()))).toEqual([0, 0, 0]);
   expect(host.asked).toHaveLength(1);
+});
+
+test("a token that goes while its PIN is typed does not count as unlocked, though the module said so just before", async () => {
+  const { host, broker } = start();
+  const one = connectClient(broker, "one");
+  const session = await one.open();
+  host.onUnlock = async () => {
+    // Heard in this order: the news of the token overtakes the answer.
+    host.swap(1n, "1234");
+    return { rv: CKR.CKR_OK, asked: true };
+  };
+  expect(await one.login(session)).toBe(CKR.CKR_DEVICE_REMOVED);
+});
+
+test("a card that was away for a moment, so that only the module knows, is logged in again", async () => {
+  const { host, connect } = start();
+  const one = await connect("one", "secret key");
+  host.sessions.clear();
+  host.reset(1n);
+  host.asked.length = 0;
+  expect(await one.find(one.session, "secret key")).toHaveLength(1);
+  expect(host.asked).toHaveLength(1);
+});
+
+test("a private key's handle that the module has dropped is found again", async () => {
+  const { host, connect } = start();
+  const one = await connect("one", "secret key");
+  host.refusals.set("C_SignInit", CKR.CKR_KEY_HANDLE_INVALID);
+  expect([await one.init(), await one.sign()]).toEqual([0, 0]);
+  expect(host.asked).toHaveLength(2);
+});
+
+test("a client that has the token to itself and one that logs in do not wait for each other", async () => {
+  const { host, connect } = start();
+  const [one, two] = [await connect("one"), await connect("two", "secret key")];
+  host.restart();
+  // Its question is the one that the other joins, lease in hand.
+  const asking = two.init();
+  expect([await one.init(), await one.sign()]).toEqual([0, 0]);
+  expect(await asking).toBe(CKR.CKR_OK);
+});
+
+test("nobody has the token for more than four minutes, whatever it waits for", async () => {
+  const { host, connect } = start();
+  const [one, two] = [await connect("one"), await connect("two", "secret key")];
+  await one.init();
+  host.onUnlock = () => new Promise(() => {});
+  void one.sign();
+  const waiting = two.init();
+  await new Promise((resolve) => setImmediate(resolve));
+  await vi.advanceTimersByTimeAsync(240_000);
+  expect(await waiting).toBe(CKR.CKR_OK);
 });

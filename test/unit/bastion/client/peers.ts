@@ -7,7 +7,7 @@ import { CKR } from "../../../../src/cryptoki/rv.js";
 import { RpcError } from "../../../../src/wire/rpc/messages.js";
 import { createRpcServer, type RpcHandlers } from "../../../../src/wire/rpc/server.js";
 
-export const TIMES = { connectMs: 5_000, firstByteMs: 150 };
+export const TIMES = { connectMs: 5_000, firstByteMs: 150, snapshotMs: 5_000 };
 export const REQUEST = {
   key: { uri: "pkcs11:id=%01", spki: null },
   mechanism: null,

@@ -55,6 +55,14 @@ it("a wrong PIN is not tried again over another connection, and a right one is t
   expect(countOf(token)).toBe(2);
 });
 
+it("no answer and an empty one are no try", async () => {
+  const token = strictToken();
+  expect(await outcome(loginsOf(token, [""]).login(7n, 1n, ctx()))).toBe("E_PIN_CANCELLED");
+  const { login } = createStockLogins({ cryptoki: token, pin: async () => null, tries: createPinTries() });
+  expect(await outcome(login(7n, 1n, ctx()))).toBe("E_PIN_CANCELLED");
+  expect(countOf(token)).toBe(0);
+});
+
 it("a question that nobody waits for any more holds up no other, and its late answer is wiped", async () => {
   const token = strictToken();
   const late = Buffer.from("1234");

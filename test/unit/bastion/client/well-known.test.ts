@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { connectClient } from "../../../../src/bastion/client/connect-client.js";
+import { MAGIC } from "../../../../src/wire/rpc/messages.js";
 import { agent, failure, REQUEST, SIGNED, TIMES } from "./peers.js";
 
 let dir: string;
@@ -62,6 +63,13 @@ describe("sockets that nobody named", () => {
     await using client = await find();
     expect(dirname(client.socket)).toMatch(/\/00000002(-2)?$/);
   });
+});
+
+it("an agent that greets and then says nothing is given up", async () => {
+  const path = join(dir, "s");
+  await listen(path, (socket) => void socket.write(MAGIC));
+  const error = await failure(connectClient({ socket: path, env: {} }, { times: { ...TIMES, snapshotMs: 50 } }));
+  expect([error.code, error.message]).toEqual(["E_AGENT_SOCKET", expect.stringMatching(/does not name its keys in 0.05 s$/)]);
 });
 
 it("the time of a signature is also that of the search for who makes it", async () => {

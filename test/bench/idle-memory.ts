@@ -1,0 +1,80 @@
+/*
+ * What a client that is there and does nothing costs a server in memory: of the server with its children, each page counted
+ * once. Clients of the p11-kit wire are logged in and have found their key; those of RPC have asked for the keys.
+ */
+import { readFileSync } from "node:fs";
+import { P11KIT_CLIENT, startAgent, startStockServer } from "../interop/agent-process.js";
+import type { SoftHsm } from "../support/softhsm.js";
+import { buildProgram, startModuleCaller } from "./callers.js";
+import type { CleanUps } from "./clean-ups.js";
+import { clientLibrary } from "./come-and-go.js";
+import { forwardByConnect, withPin } from "./forward.js";
+import { withDescendants } from "./stats.js";
+
+/** Stock needs a process with the module in it for each. */
+const STOCK_CLIENTS = 16;
+/** Our agent serves 256 at once, and no option of the command makes it more. */
+const LOCAL_CLIENTS = 250;
+/** And 64 of one destination. */
+const FORWARDED_CLIENTS = 60;
+
+/** KiB for each client. `stock` is NaN where it is not another than on one machine. */
+export interface IdleRow {
+  readonly name: string;
+  readonly clients: number;
+  readonly stock: number;
+  readonly ours: number;
+}
+
+function memoryKiB(pid: number): number {
+  let sum = 0;
+  for (const one of withDescendants([pid]))
+    sum += Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${one}/smaps_rollup`, "utf8"))?.[1] ?? 0);
+  return sum;
+}
+
+export async function benchIdleMemory(token: SoftHsm, say: (text: string) => void, cleanUps: CleanUps): Promise<IdleRow[]> {
+  const program = buildProgram("sign-loop", token.dir);
+  const { connectClient } = await clientLibrary();
+  /** What a server grows by for each of so many clients. The first makes it load what it needs for any, and goes before the count. */
+  const perClient = async (pid: number, clients: number, start: () => Promise<() => Promise<void>>): Promise<number> => {
+    await (await start())();
+    const before = memoryKiB(pid);
+    const ends: (() => Promise<void>)[] = [];
+    cleanUps.add(() => Promise.all(ends.splice(0).map((end) => end())));
+    while (ends.length < clients) ends.push(await start());
+    const grown = memoryKiB(pid) - before;
+    await Promise.all(ends.splice(0).map((end) => end()));
+    return grown / clients;
+  };
+  const pkcs11 = (socket: string) => async () => {
+    const env = { ...token.env, P11_KIT_SERVER_ADDRESS: `unix:path=${socket}` };
+    const caller = await startModuleCaller(program, P11KIT_CLIENT, token.label, "ec", { env, pin: token.pin });
+    return () => caller.end();
+  };
+  const rpc = (socket: string) => async () => {
+    const client = await connectClient({ socket });
+    await client.keys();
+    return () => client.close();
+  };
+  const local = async () => {
+    const server = await startAgent({ token, pin: "file" });
+    cleanUps.add(() => server.dispose());
+    return server;
+  };
+  const stock = await startStockServer(token);
+  cleanUps.add(() => stock.dispose());
+  const stockKiB = await perClient(stock.pid, STOCK_CLIENTS, pkcs11(stock.socket));
+  const rows: IdleRow[] = [];
+  // An agent of its own for each: what one kind of client has left in the heap must not pay for the other.
+  for (const [wire, clients] of [["p11-kit wire", pkcs11] as const, ["RPC", rpc] as const]) {
+    say(`memory of idle clients, ${wire}`);
+    const agent = await local();
+    const name = `memory per idle client, ${wire}`;
+    rows.push({ name, clients: LOCAL_CLIENTS, stock: stockKiB, ours: await perClient(agent.pid, LOCAL_CLIENTS, clients(agent.socket)) });
+    const { pid, socket } = await forwardByConnect(token, withPin(token), cleanUps);
+    const forwarded = await perClient(pid, FORWARDED_CLIENTS, clients(socket));
+    rows.push({ name: `${name}, forwarded`, clients: FORWARDED_CLIENTS, stock: Number.NaN, ours: forwarded });
+  }
+  return rows;
+}
