@@ -212,7 +212,7 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
   });
   const stopTelling = tellEvents(options, (event) => server.event(event));
   const stopForgetting = epoch.onChange((_value, whose) => {
-    if (whose === "shared") ring.forget();
+    if (whose === "shared") ring.tokenChanged();
   });
   const idle = server.idle.then(async () => {
     stopForgetting();

@@ -69,6 +69,8 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
   let known: readonly TokenRecord[] | null = null;
   /** Counts `forget`: what was read before it is not kept. */
   let age = 0;
+  /** Counts `tokenChanged`. */
+  let tokenAge = 0;
 
   function stateOf(slot: bigint): SlotState {
     const state = slots.get(slot) ?? { isLoggedIn: false, insists: false, login: createSingleFlight<void>(loginCancelled) };
@@ -192,8 +194,14 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
       const privateKey = key.privateKey ?? (await open(key, session, trail, ctx));
       plan ??= checked(request, privateKey.entry, key.token);
       const { slot } = key.token.entry;
+      const compared = tokenAge;
       try {
         const signature = await signWith(privateKey, plan, slot, session, trail, ctx);
+        // Another card of one kind has keys of the same names: what was compared was the first one's.
+        if (compared !== tokenAge && request.expect !== null)
+          throw new KeyError("mismatch", "the token was changed while it signed; the signature was thrown away", {
+            hint: "sign again with the right token in place",
+          });
         return { signature, mechanism: plan.reported, key: privateKey.entry };
       } catch (thrown) {
         if (thrown instanceof KeyError && thrown.rv === CKR.CKR_USER_NOT_LOGGED_IN) stateOf(slot).insists = true;
@@ -251,6 +259,10 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
       return await attempt(request, trail, ctx);
     },
     forget,
+    tokenChanged() {
+      tokenAge += 1;
+      forget();
+    },
     close: (ctx) => pool.close(ctx),
   };
 }

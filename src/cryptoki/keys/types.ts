@@ -75,8 +75,10 @@ export interface KeyRing {
   tokens(ctx: CallContext, how?: { readonly loginWhereEmpty?: (token: TokenEntry) => boolean }): Promise<readonly TokenEntry[]>;
   /** Signs. Logs in only when the request is sound: key, mechanism and `expect` are checked before, where they can be. */
   sign(request: KeySignRequest, ctx: CallContext): Promise<KeySignature>;
-  /** Drops what was read: a token was put in or pulled, or the module was started again. Signatures that run go on. */
+  /** Drops what was read, so that it is read again. Signatures that run go on. */
   forget(): void;
+  /** The token may be another one now, or its objects: forgets, and throws away a signature under way that had to be by a certain key. */
+  tokenChanged(): void;
   /** Closes its sessions; signatures that wait for one fail. Safe to call twice. */
   close(ctx: CallContext): Promise<void>;
 }

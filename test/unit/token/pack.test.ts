@@ -16,7 +16,14 @@ const { value } = fc.letrec((tie) => ({
     fc.string({ unit: "binary" }),
     fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
     fc.array(tie("value"), { maxLength: 5 }),
-    fc.dictionary(fc.oneof(fc.constantFrom("session", "key", "args"), fc.string()), tie("value"), { maxKeys: 5, noNullPrototype: true }),
+    fc.dictionary(
+      fc.oneof(
+        fc.constantFrom("session", "key", "args"),
+        fc.string().filter((key) => key !== "__proto__"),
+      ),
+      tie("value"),
+      { maxKeys: 5, noNullPrototype: true },
+    ),
   ),
 }));
 

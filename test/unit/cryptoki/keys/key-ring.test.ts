@@ -290,6 +290,21 @@ it("a token that cannot be read does not take the others away, and is an error w
   expect(await failure(ring.tokens(ctx()))).toMatchObject({ rv: CKR.CKR_DEVICE_ERROR, call: "C_GetTokenInfo" });
 });
 
+it("a signature that had to be by a certain key is thrown away when the token was changed under it", async () => {
+  for (const during of ["C_SignInit", "C_Sign"]) {
+    const token = createPaperToken(pair("01", "work"), ALL);
+    const { ring } = ringOf(token);
+    token.before = (name) => {
+      if (name === during) ring.tokenChanged();
+      return undefined;
+    };
+    const expected = { ...asked(), expect: SPKI };
+    expect(await failure(ring.sign(expected, ctx()))).toMatchObject({ reason: "mismatch" });
+    token.before = () => undefined;
+    expect((await ring.sign(expected, ctx())).key.spki?.equals(SPKI)).toBe(true);
+  }
+});
+
 describe("many signatures at once", () => {
   it("use as many sessions as are allowed, never one for two, and ask for one log-in", async () => {
     const token = createPaperToken(pair("01", "work"), ALL);
