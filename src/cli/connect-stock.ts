@@ -4,7 +4,6 @@
  */
 import { printable } from "../base/printable.js";
 import { namesObject, parseSelector, tokenUri } from "../cryptoki/uri.js";
-import { checkModuleFile } from "../token/host/module-file.js";
 import type { ConnectOptions, ConnectParts, ConnectSurroundings } from "./connect.js";
 import { usage } from "./options.js";
 import type { RawConnectOptions } from "./program.js";
@@ -48,7 +47,7 @@ export async function serveStock(options: ConnectOptions, around: ConnectSurroun
   const { signal } = lifetime;
   const found = options.module ?? (await parts.findModule(options.token, { signal, log }));
   if (options.module === null) ui.line(`using the module ${printable(found)}`);
-  const starting = parts.openStock({ modulePath: checkModuleFile(found), uri: stockUri(options.token), signal, log });
+  const starting = parts.openStock({ modulePath: parts.checkModule(found), uri: stockUri(options.token), signal, log });
   const stock = await lifetime.wait(starting, (late) => late.close());
   lifetime.defer(() => stock.close());
   return {

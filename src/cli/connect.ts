@@ -39,8 +39,8 @@ export interface ConnectOptions extends TokenOptions {
 
 /** The parts a connect is made of; the real ones, or a test's. */
 export interface ConnectParts {
-  /** Throws E_MODULE when the file is not there or no module, which is told before anything else is tried. */
-  checkModule(path: string): void;
+  /** The module's real path. Throws E_MODULE when the file is not there or no module, which is told before anything else is tried. */
+  checkModule(path: string): string;
   openModule(options: OpenModuleOptions): Promise<TokenHost>;
   inspectToken(host: TokenHost, token: string | null, signal: AbortSignal): Promise<Inspection>;
   createAgent(options: AgentOptions): Promise<AgentPort>;

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { TokenfwdError } from "../base/errors.js";
 import { printable } from "../base/printable.js";
 import { type RunResult, run } from "../base/run.js";
+import { askSsh } from "../forward/ssh-settings.js";
 
 /** A person may have to answer ssh's questions on the terminal. */
 const LOGIN_MS = 120_000;
@@ -49,20 +50,8 @@ export function settingsBetween(destination: string, alias: string): string[] {
 
 /** The lines that make a Host called `alias` lead where `destination` leads. Rejects with E_SSH_CONFIG. */
 export async function sshSettingsFor(destination: string, alias: string, flags: readonly string[], signal: AbortSignal): Promise<string[]> {
-  const resolve = async (name: string): Promise<string> => {
-    const result = await run("ssh", ["-G", ...flags, "--", name], { env: { TOKENFWD_NESTED: "1" }, signal });
-    signal.throwIfAborted();
-    if (result.exitCode === 0) return result.stdout.toString("utf8");
-    const missing = result.failure === "missing";
-    throw new TokenfwdError(
-      "E_SSH_CONFIG",
-      missing ? "there is no ssh program on PATH" : `ssh -G could not resolve ${printable(name)}: ${said(result)}`,
-      {
-        hint: missing ? "install the OpenSSH client" : `try it yourself: ssh -G ${printable(name)}`,
-      },
-    );
-  };
-  return settingsBetween(await resolve(destination), await resolve(alias));
+  const [wanted, other] = [await askSsh(flags, destination, signal), await askSsh(flags, alias, signal)];
+  return settingsBetween(wanted, other);
 }
 
 /**

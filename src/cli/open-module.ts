@@ -20,8 +20,8 @@ export interface OpenModuleOptions extends Omit<TokenHostOptions, "modulePath"> 
 /** Rejects as createTokenHost does, and with E_TOKEN_NOT_FOUND or E_KEY_CHOICE where the module has to be found and cannot be. */
 export async function openModule(options: OpenModuleOptions): Promise<TokenHost> {
   const { modulePath, token, signal, found, log = silentLog, ...rest } = options;
-  if (modulePath !== null) return createTokenHost({ ...rest, modulePath, log });
+  if (modulePath !== null) return createTokenHost({ ...rest, modulePath, signal, log });
   const path = await findModule(token, { signal, log });
   found(`using the module ${printable(path)}`);
-  return createTokenHost({ ...rest, modulePath: path, log });
+  return createTokenHost({ ...rest, modulePath: path, signal, log });
 }

@@ -90,7 +90,8 @@ export async function resolveSshSettings(destination: string, options: ResolveOp
   return { ...settings, jump: parsed };
 }
 
-async function askSsh(flags: readonly string[], destination: string, signal: AbortSignal | undefined): Promise<string> {
+/** What `ssh -G` says of a destination; `flags` go before it. @throws TokenfwdError E_SSH_CONFIG, or the signal's reason */
+export async function askSsh(flags: readonly string[], destination: string, signal: AbortSignal | undefined): Promise<string> {
   const env = { TOKENFWD_NESTED: "1" };
   const result = await run("ssh", ["-G", ...flags, "--", destination], { env, ...(signal === undefined ? {} : { signal }) });
   signal?.throwIfAborted();

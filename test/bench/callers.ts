@@ -11,6 +11,7 @@ import { cpuSeconds, quantile, withDescendants } from "./stats.js";
 
 const INCLUDES = fileURLToPath(new URL("../../node_modules/pkcs11js/includes", import.meta.url));
 const RPC_CALLER = fileURLToPath(new URL("./rpc-caller.mjs", import.meta.url));
+const BARE_CHAIN = fileURLToPath(new URL("./bare-chain.mjs", import.meta.url));
 
 export type Algorithm = "rsa" | "ec";
 /** The ids of the two keys on the token of test/support/softhsm.ts. */
@@ -125,6 +126,17 @@ export function startRpcCaller(
   options: CallerOptions,
 ): Promise<Caller> {
   return startCaller([process.execPath, RPC_CALLER, socket, KEY_IDS[algorithm], algorithm, how, String(inFlight)], options);
+}
+
+/** Three Node processes with the module behind them and nothing of ours in between (bare-chain.mjs). */
+export function startBareChain(
+  module: string,
+  token: string,
+  algorithm: Algorithm,
+  inFlight: number,
+  options: CallerOptions,
+): Promise<Caller> {
+  return startCaller([process.execPath, BARE_CHAIN, module, token, KEY_IDS[algorithm], algorithm, String(inFlight)], options);
 }
 
 /** Starts so many, one after the other: SoftHSM cannot stand several processes that start on one token at once. */

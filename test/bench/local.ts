@@ -1,11 +1,20 @@
 /*
- * The bench on one machine: the same signatures through stock p11-kit, through our agent over both wires, and by the module
- * itself.
+ * The bench on one machine: the same signatures through stock p11-kit, through our agent over both wires, by the module itself,
+ * and through three Node processes that do nothing but pass them on.
  */
 import { spawnSync } from "node:child_process";
 import { P11KIT_CLIENT, startAgent, startStockServer, TOKENFWD } from "../interop/agent-process.js";
 import { createSoftHsm } from "../support/softhsm.js";
-import { type Algorithm, buildProgram, type Caller, KEY_NAMES, startMany, startModuleCaller, startRpcCaller } from "./callers.js";
+import {
+  type Algorithm,
+  buildProgram,
+  type Caller,
+  KEY_NAMES,
+  startBareChain,
+  startMany,
+  startModuleCaller,
+  startRpcCaller,
+} from "./callers.js";
 import type { CleanUps } from "./clean-ups.js";
 import { type PairedRow, pairedTable, ratioTarget, runPaired, type Target, type Way } from "./paired.js";
 
@@ -20,8 +29,10 @@ export interface PairedOptions {
 const MODULE = "the module itself, 1 process";
 const STOCK_1 = "stock p11-kit, 1 caller";
 const STOCK_16 = "stock p11-kit, 16 processes";
-const ONE = { stock: STOCK_1, module: MODULE };
-const MANY = { stock: STOCK_16, module: MODULE };
+const BARE_1 = "three bare Node processes, 1 caller";
+const BARE_16 = "three bare Node processes, 16 in flight";
+const ONE = { stock: STOCK_1, module: MODULE, bare: BARE_1 };
+const MANY = { stock: STOCK_16, module: MODULE, bare: BARE_16 };
 
 /** What one host, a serial process, is held to: with RSA the module's own rate, with P-256 a ratio to stock. */
 const manyTarget = (algorithm: Algorithm, ecRatio: number): Target[] => [
@@ -57,6 +68,7 @@ export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
     const rpc = (how: "sign" | "call", inFlight: number) => () =>
       startRpcCaller(agent.socket, algorithm, how, inFlight, { env: token.env });
     const direct = () => startModuleCaller(program, token.modulePath, token.label, algorithm, { env: token.env, pin });
+    const bare = (inFlight: number) => () => startBareChain(token.modulePath, token.label, algorithm, inFlight, { env: token.env, pin });
     const ways: Way[] = [];
     const add = async (name: string, n: number, start: () => Promise<Caller>, servers: number[], beside = {}, targets: Target[] = []) => {
       ways.push({ name, callers: await startMany(n, start, cleanUps), servers, beside, targets });
@@ -64,12 +76,14 @@ export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
     const rpcOne = algorithm === "ec" ? [ratioTarget("stock", 0.95)] : [];
     await add(MODULE, 1, direct, [], { stock: STOCK_1 });
     await add(STOCK_1, 1, pkcs11(stock.address), [stock.pid], { module: MODULE });
+    await add(BARE_1, 1, bare(1), [], { stock: STOCK_1, module: MODULE });
     await add("ours, p11-kit wire, 1 caller", 1, pkcs11(agent.address), [agent.pid], ONE, [
       ratioTarget("stock", algorithm === "rsa" ? 0.95 : 0.8),
     ]);
     await add("ours, RPC sign, 1 caller", 1, rpc("sign", 1), [agent.pid], ONE, rpcOne);
     await add("ours, RPC call, 1 caller", 1, rpc("call", 1), [agent.pid], ONE);
     await add(STOCK_16, 16, pkcs11(stock.address), [stock.pid], { module: MODULE });
+    await add(BARE_16, 1, bare(16), [], { stock: STOCK_16, module: MODULE });
     await add("ours, p11-kit wire, 16 processes", 16, pkcs11(agent.address), [agent.pid], MANY, manyTarget(algorithm, 0.95));
     if (twoHosts !== null && algorithm === "rsa") {
       const targets = [ratioTarget("stock", 0.9)];
@@ -85,5 +99,5 @@ export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
 }
 
 export function localTable(rows: readonly PairedRow[]): string {
-  return pairedTable(rows, ["stock", "module"]);
+  return pairedTable(rows, ["stock", "module", "bare"]);
 }

@@ -4,8 +4,8 @@
  *
  *   rpc-caller.mjs SOCKET KEY_ID_HEX rsa|ec sign|call IN_FLIGHT
  */
-import { createInterface } from "node:readline";
 import { connectClient } from "../../dist/bastion/client/index.js";
+import { speakLines } from "./caller-lines.mjs";
 
 const CKM_SHA256_RSA_PKCS = 0x40;
 const CKM_ECDSA = 0x1041;
@@ -73,43 +73,10 @@ async function caller() {
   throw new Error("there is no key of this id");
 }
 
-/** Signs on all lanes until told to stop, and answers each signature's nanoseconds. */
-async function run(lanes, more) {
-  const taken = [];
-  const started = process.hrtime.bigint();
-  await Promise.all(
-    lanes.map(async (sign) => {
-      const digest = Buffer.alloc(32, 0x5a);
-      while (more()) {
-        const before = process.hrtime.bigint();
-        digest[0] = taken.length & 0xff;
-        await sign(digest);
-        taken.push(Number(process.hrtime.bigint() - before));
-      }
-    }),
-  );
-  return { taken, ns: process.hrtime.bigint() - started };
-}
-
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-// The PIN's line: our agent has it already.
-await lines.next();
-const lanes = [];
-while (lanes.length < Number(inFlight)) lanes.push(how === "sign" ? (lanes[0] ?? (await signer())) : await caller());
-// So that everything is known before the first measured one.
-await lanes[0](Buffer.alloc(32, 1));
-process.stdout.write("ready\n");
-let last = [];
-for await (const line of { [Symbol.asyncIterator]: () => lines }) {
-  const [word, amount] = line.split(" ");
-  if (word === "tell") {
-    process.stdout.write(`${last.join(" ")}\n`);
-    continue;
-  }
-  const end = performance.now() + Number(amount) * 1000;
-  let left = Number(amount);
-  const { taken, ns } = await run(lanes, word === "go" ? () => performance.now() < end : () => left-- > 0);
-  last = taken;
-  process.stdout.write(`done ${taken.length} ${ns}\n`);
-}
+// Our agent has the PIN already.
+await speakLines(async () => {
+  const lanes = [];
+  while (lanes.length < Number(inFlight)) lanes.push(how === "sign" ? (lanes[0] ?? (await signer())) : await caller());
+  return lanes;
+});
 await client.close();

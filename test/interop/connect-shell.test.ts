@@ -78,12 +78,14 @@ test("it is a login shell on a terminal of our size, with both variables, and it
 test("Ctrl-C and Ctrl-Z are the shell's, a signal that ends it is 128+n, and Ctrl-D ends it", async () => {
   await using terminal = spawnUnderPty({ argv: argv(), env });
   await terminal.expect(/ready> /);
-  terminal.send("sleep 1000\n");
-  await terminal.expect(/sleep 1000/);
+  // The words come from the job itself, so it has the terminal by then.
+  const job = (number: number) => `sh -c 'printf "job %s\\n" up${number}; exec sleep ${number}'\n`;
+  terminal.send(job(1000));
+  await terminal.expect(/job up1000/);
   terminal.send("\x03");
   await terminal.expect(/ready> /);
-  terminal.send("sleep 2000\n");
-  await terminal.expect(/sleep 2000/);
+  terminal.send(job(2000));
+  await terminal.expect(/job up2000/);
   terminal.send("\x1a");
   await terminal.expect(/Stopped[^\n]*sleep 2000|suspended/i);
   terminal.send("kill -KILL %1; (exit 5)\n");

@@ -97,8 +97,9 @@ export async function lookAt(candidate: Candidate, options: LookOptions): Promis
   let host: Awaited<ReturnType<typeof createTokenHost>>;
   try {
     // A PIN source that never asks: there is nothing to log in for.
-    host = await createTokenHost({ modulePath: path, pinSource: { kind: "client" }, loadTimeoutMs: limitMs, deadlinesMs, log });
+    host = await createTokenHost({ modulePath: path, pinSource: { kind: "client" }, loadTimeoutMs: limitMs, deadlinesMs, signal, log });
   } catch (thrown) {
+    signal.throwIfAborted();
     const error = TokenfwdError.from(thrown);
     return end(error.code === "E_MODULE" ? "unloadable" : "faulty", error.message);
   }

@@ -13,11 +13,13 @@ import { CKR } from "../../cryptoki/rv.js";
 import type { CallContext, CallResult, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
 import type { HostStep, PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
 import { checkModuleFile } from "./module-file.js";
-import { createSupervisor } from "./supervisor.js";
+import { createSupervisor, type Supervisor } from "./supervisor.js";
 
 export type { HostStep, PinSource, UnlockRequest, UnlockResult } from "./messages.js";
 
 export interface TokenHostOptions {
+  /** Gives up a module that is still being loaded and ends its process; means nothing once it is loaded. */
+  readonly signal?: AbortSignal;
   readonly modulePath: string;
   readonly pinSource: PinSource;
   /** Program to ask with where there is no terminal; else TOKENFWD_PINENTRY, else `pinentry` on PATH. */
@@ -102,7 +104,8 @@ function checkDescriptor(source: PinSource): number | null {
 
 /**
  * Starts the process and loads the module. Rejects with E_MODULE (missing, not a library, another architecture, not a
- * PKCS#11 module, one of p11-kit's own), E_MODULE_FAULT (it crashed, hung or refused while loading) or E_PIN_SOURCE.
+ * PKCS#11 module, one of p11-kit's own), E_MODULE_FAULT (it crashed, hung or refused while loading), E_PIN_SOURCE, or the
+ * signal's reason.
  */
 export async function createTokenHost(options: TokenHostOptions): Promise<TokenHost> {
   const { pinSource, log = silentLog } = options;
@@ -126,7 +129,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     log,
     events,
   });
-  await supervisor.ready;
+  await loaded(supervisor, options.signal);
 
   async function unlock(request: UnlockRequest, { signal }: CallContext): Promise<UnlockResult> {
     if (signal.aborted) return CANCELLED;
@@ -163,4 +166,19 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** Waits for the module. A process in which one hangs would not notice our end, so it is ended before we give up. */
+async function loaded(supervisor: Pick<Supervisor, "ready" | "close">, signal: AbortSignal | undefined): Promise<void> {
+  let giveUp = (): void => {};
+  const givenUp = new Promise<never>((_resolve, reject) => {
+    giveUp = () => void supervisor.close().then(() => reject(signal?.reason));
+  });
+  if (signal?.aborted) giveUp();
+  signal?.addEventListener("abort", giveUp, { once: true });
+  try {
+    await Promise.race([supervisor.ready, givenUp]);
+  } finally {
+    signal?.removeEventListener("abort", giveUp);
+  }
 }

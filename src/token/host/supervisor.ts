@@ -110,6 +110,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   function onMessage(message: FromHost): void {
     switch (message.kind) {
       case "ready":
+        if (state === "closed") return;
         watchdog.clear();
         state = "ready";
         if (loads > 1) {

@@ -83,7 +83,7 @@ function world(
     close: async () => void log.push("forward closed"),
   };
   const parts: ConnectParts = {
-    checkModule: () => {},
+    checkModule: (path) => path,
     resolveSshSettings: async () => {
       log.push("settings");
       return { user: "ops", host: "bastion.example", port: 22 } as unknown as SshSettings;
@@ -417,7 +417,6 @@ test("a stock server that ends while the socket is proved is the error, and not 
   const status = it.run(
     { stock: true },
     {
-      checkModule: () => {},
       openStock: async () => ({ ...stock, close: async () => void it.log.push("stock closed") }),
       connectBastion: async () => ({
         hostKey: READY.hostKey,
