@@ -20,7 +20,7 @@ import type { KeyEntry, KeyRing, KeyRingOptions, KeySignature, KeySignRequest } 
 
 export type { KeyEntry, KeyRing, KeyRingOptions, KeySignature, KeySignRequest, KeyType, TokenEntry } from "./types.js";
 
-const DEFAULT_MAX_SESSIONS = 8;
+const DEFAULT_MAX_SESSIONS = 16;
 /** Names of keys that are kept; a caller that uses more is not slowed down much by looking them up again. */
 const MAX_NAMES = 256;
 /** Room for a signature in bytes: RSA keys up to 16,384 bits. More is asked for when a token says so. */

@@ -89,6 +89,6 @@ export interface KeyRingOptions {
   readonly login: (slot: bigint, session: bigint, ctx: CallContext) => Promise<number>;
   /** The log-in of a key that wants one for every signature (CKA_ALWAYS_AUTHENTICATE). Default: C_Login(CKU_CONTEXT_SPECIFIC) without a PIN, which our agent answers itself. */
   readonly loginForOperation?: (slot: bigint, session: bigint, ctx: CallContext) => Promise<number>;
-  /** Sessions per token, so that signatures overlap; default 8. Fewer where the token allows fewer. */
+  /** Sessions per token, so that signatures overlap; default 16. Fewer where the token allows fewer. */
   readonly maxSessions?: number;
 }
