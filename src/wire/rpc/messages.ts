@@ -3,6 +3,7 @@
  * limits only; protocol/tokenfwd-rpc.md is the same in words and binding for other languages.
  */
 import type { CallName } from "../../cryptoki/calls.js";
+import type { KeyEntry, TokenEntry } from "../../cryptoki/keys/types.js";
 import type { AnyArgs, MechanismParameter } from "../../cryptoki/types.js";
 
 /** What either side sends first. The first byte is no version of p11-kit's, whose versions are small; the last is the framing's. */
@@ -93,35 +94,11 @@ export interface RpcEvent {
   readonly epoch?: number;
 }
 
-/** One private key that a client can use, as the token's public objects tell of it. */
-export interface KeyEntryMessage {
-  readonly uri: string;
-  /** CKA_LABEL and CKA_ID as they are. */
-  readonly label: Buffer;
-  readonly id: Buffer;
-  readonly type: "RSA" | "EC" | "EdDSA" | "other";
-  /** RSA: the modulus in bits. */
-  readonly bits: number | null;
-  /** EC and EdDSA: the curve's name, or its OID in dots. */
-  readonly curve: string | null;
-  /** DER SubjectPublicKeyInfo, null where the token does not show it. */
-  readonly spki: Buffer | null;
-  /** DER of its certificate. */
-  readonly certificate: Buffer | null;
-  /** CKM numbers the key can sign with. */
-  readonly mechanisms: readonly number[];
-}
+/** One private key that a client can use, as the token's public objects tell of it; its slot is the token's. */
+export type KeyEntryMessage = Omit<KeyEntry, "slot">;
 
-export interface TokenMessage {
-  readonly slot: bigint;
-  readonly uri: string;
-  readonly label: string;
-  readonly manufacturer: string;
-  readonly model: string;
-  readonly serial: string;
-  readonly flags: bigint;
-  /** All CKM numbers of the token that this client may use. */
-  readonly mechanisms: readonly number[];
+/** One token with the keys on it. Mechanisms are those that this client may use. */
+export interface TokenMessage extends Omit<TokenEntry, "keys"> {
   readonly keys: readonly KeyEntryMessage[];
 }
 
