@@ -2,9 +2,7 @@
  * One agent, two wires, one policy: the same calls over p11-kit RPC and over tokenfwd RPC get the same answers and see the
  * same things, and clients of both at once do not touch one another. SoftHSM through the real host process.
  */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { type AgentOptions, type AgentPort, createAgent } from "../../src/agent/agent.js";
 import { boolAttribute, bytesAttribute, CKA, ulongAttribute } from "../../src/cryptoki/attributes.js";
 import type { CallName } from "../../src/cryptoki/calls.js";
@@ -16,30 +14,17 @@ import { createTokenHost, type TokenHost } from "../../src/token/host/host.js";
 import { initializeArgs } from "../../src/wire/p11kit/requests.js";
 import { type AgentClient, connectOver, type WireName } from "../support/agent-clients.js";
 import { forwardOrigin } from "../support/fake-token-host.js";
-import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
+import { softHsmHere } from "../support/softhsm-here.js";
 
 const WIRES: readonly WireName[] = ["p11-kit", "rpc"];
 const RSA = { type: CKM.CKM_SHA256_RSA_PKCS, parameter: null };
 const RAW = { type: CKM.CKM_RSA_X_509, parameter: null };
 const DATA = Buffer.from("the same over both");
 
-let token: SoftHsm;
+const here = softHsmHere();
 let host: TokenHost;
 let agent: AgentPort;
 const clients: AgentClient[] = [];
-const before = process.env["SOFTHSM2_CONF"];
-
-beforeAll(async () => {
-  token = await createSoftHsm();
-  process.env["SOFTHSM2_CONF"] = token.configFile;
-  writeFileSync(join(token.dir, "pin"), `${token.pin}\n`, { mode: 0o600 });
-});
-
-afterAll(async () => {
-  if (before === undefined) delete process.env["SOFTHSM2_CONF"];
-  else process.env["SOFTHSM2_CONF"] = before;
-  await token.dispose();
-});
 
 afterEach(async () => {
   for (const client of clients.splice(0)) await client.close();
@@ -50,10 +35,10 @@ afterEach(async () => {
 async function start(options: Partial<AgentOptions> = {}): Promise<void> {
   const ask = options.pinMode !== "client";
   host = await createTokenHost({
-    modulePath: token.modulePath,
-    pinSource: ask ? { kind: "file", path: join(token.dir, "pin") } : { kind: "client" },
+    modulePath: here.token.modulePath,
+    pinSource: ask ? { kind: "file", path: here.pinFile } : { kind: "client" },
   });
-  agent = await createAgent({ host, token: token.label, key: "all", profile: "sign", pinMode: "ask", ...options });
+  agent = await createAgent({ host, token: here.token.label, key: "all", profile: "sign", pinMode: "ask", ...options });
 }
 
 async function connect(wire: WireName, destination = "bastion"): Promise<Caller> {
@@ -318,7 +303,7 @@ const ROWS: readonly {
       const session = await open();
       await call("C_Login", { session, userType: CKU.CKU_USER, pin: null });
       await login(session, "9999");
-      await login(session, token.pin);
+      await login(session, here.token.pin);
       const { state } = await call("C_GetSessionInfo", { session });
       expect(state).toBe(CKS.CKS_RO_USER_FUNCTIONS);
     },

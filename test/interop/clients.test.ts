@@ -2,9 +2,8 @@
  * Several clients over one real module: what is theirs alone. SoftHSM through the real host process.
  */
 import { createVerify } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { readFileSync } from "node:fs";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { boolAttribute, bytesAttribute, CKA, findBytes, ulongAttribute } from "../../src/cryptoki/attributes.js";
 import { CKF, CKK, CKO, CKS, CKU } from "../../src/cryptoki/constants.js";
 import { CKM } from "../../src/cryptoki/mechanisms.js";
@@ -12,41 +11,28 @@ import { CKR } from "../../src/cryptoki/rv.js";
 import type { Attribute, CallContext, Cryptoki, Origin } from "../../src/cryptoki/types.js";
 import { createTokenBroker, type TokenBroker, type Visibility } from "../../src/token/broker.js";
 import { createTokenHost, type PinSource, type TokenHost } from "../../src/token/host/host.js";
-import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
+import { softHsmHere } from "../support/softhsm-here.js";
 
 const everything: Visibility = { slot: () => true, object: () => true, attribute: () => true };
 const SIGN = { type: CKM.CKM_SHA256_RSA_PKCS, parameter: null };
 const DATA = Buffer.from("signed by one of several clients");
 
-let token: SoftHsm;
+const here = softHsmHere();
 let host: TokenHost;
 let broker: TokenBroker;
 let slot: bigint;
-const before = process.env["SOFTHSM2_CONF"];
-
-beforeAll(async () => {
-  token = await createSoftHsm();
-  process.env["SOFTHSM2_CONF"] = token.configFile;
-  writeFileSync(join(token.dir, "pin"), `${token.pin}\n`, { mode: 0o600 });
-});
-
-afterAll(async () => {
-  if (before === undefined) delete process.env["SOFTHSM2_CONF"];
-  else process.env["SOFTHSM2_CONF"] = before;
-  await token.dispose();
-});
 
 async function start(pinSource: PinSource): Promise<void> {
-  host = await createTokenHost({ modulePath: token.modulePath, pinSource });
+  host = await createTokenHost({ modulePath: here.token.modulePath, pinSource });
   broker = createTokenBroker(host, pinSource.kind === "client" ? "client" : "ask");
   const { slots } = await host.cryptoki.call("C_GetSlotList", { tokenPresent: 1, room: 16 }, context("test"));
   for (const each of slots as readonly bigint[]) {
     const { label } = await host.cryptoki.call("C_GetTokenInfo", { slot: each }, context("test"));
-    if (label?.toString().trim() === token.label) slot = each;
+    if (label?.toString().trim() === here.token.label) slot = each;
   }
 }
 
-beforeEach(() => start({ kind: "file", path: join(token.dir, "pin") }));
+beforeEach(() => start({ kind: "file", path: here.pinFile }));
 afterEach(() => host.close());
 
 function context(client: string, destination = "bastion"): CallContext {
@@ -100,7 +86,7 @@ function connect(name: string, visibility = everything): Client {
 const privateRsa = [ulongAttribute(CKA.CKA_CLASS, CKO.CKO_PRIVATE_KEY), ulongAttribute(CKA.CKA_KEY_TYPE, CKK.CKK_RSA)];
 
 function verifies(signature: Buffer | number | undefined): boolean {
-  const publicKey = readFileSync(token.keys.rsa?.publicKeyFile ?? "");
+  const publicKey = readFileSync(here.token.keys.rsa?.publicKeyFile ?? "");
   return Buffer.isBuffer(signature) && createVerify("sha256").update(DATA).verify(publicKey, signature);
 }
 
@@ -256,12 +242,12 @@ test("with client PINs a second client is checked against the accepted one, and 
   await start({ kind: "client" });
   const [one, two, three] = [connect("one"), connect("two"), connect("three")];
   const sessions = [await one.open(), await two.open(), await three.open()] as const;
-  expect(await one.login(sessions[0], token.pin)).toBe(CKR.CKR_OK);
-  expect(await two.login(sessions[1], token.pin)).toBe(CKR.CKR_OK);
+  expect(await one.login(sessions[0], here.token.pin)).toBe(CKR.CKR_OK);
+  expect(await two.login(sessions[1], here.token.pin)).toBe(CKR.CKR_OK);
   expect(await three.login(sessions[2], "0000")).toBe(CKR.CKR_PIN_INCORRECT);
   expect(await three.login(sessions[2], "0001")).toBe(CKR.CKR_PIN_INCORRECT);
   expect(await three.login(sessions[2], "0002")).toBe(CKR.CKR_PIN_INCORRECT);
-  expect(await three.login(sessions[2], token.pin)).toBe(CKR.CKR_FUNCTION_REJECTED);
+  expect(await three.login(sessions[2], here.token.pin)).toBe(CKR.CKR_FUNCTION_REJECTED);
   expect(await one.find(sessions[0], ...privateRsa)).toHaveLength(1);
   const info = await one.cryptoki.call("C_GetTokenInfo", { slot }, one.ctx);
   expect((info.flags ?? 0n) & CKF.CKF_PROTECTED_AUTHENTICATION_PATH).toBe(0n);
@@ -273,9 +259,9 @@ test("the security officer gets the token only when nobody else has a session, a
   const [one, two] = [connect("one"), connect("two")];
   const writing = CKF.CKF_SERIAL_SESSION | CKF.CKF_RW_SESSION;
   const [sessionOne, sessionTwo] = [await one.open(), await two.open(writing)];
-  const so = { session: sessionTwo, userType: CKU.CKU_SO, pin: Buffer.from(token.soPin) };
+  const so = { session: sessionTwo, userType: CKU.CKU_SO, pin: Buffer.from(here.token.soPin) };
   expect((await two.cryptoki.call("C_Login", so, two.ctx)).rv).toBe(CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN);
-  const init = { slot, pin: Buffer.from(token.soPin), label: Buffer.from(token.label.padEnd(32)) };
+  const init = { slot, pin: Buffer.from(here.token.soPin), label: Buffer.from(here.token.label.padEnd(32)) };
   expect((await two.cryptoki.call("C_InitToken", init, two.ctx)).rv).toBe(CKR.CKR_SESSION_EXISTS);
   await one.cryptoki.call("C_CloseSession", { session: sessionOne }, one.ctx);
   expect((await two.cryptoki.call("C_Login", so, two.ctx)).rv).toBe(CKR.CKR_OK);

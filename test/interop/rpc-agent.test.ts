@@ -3,9 +3,8 @@
  * SoftHSM through the real host process; the stream is in memory.
  */
 import { createHash, createPublicKey, type KeyObject, verify } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { readFileSync } from "node:fs";
+import { afterEach, expect, test, vi } from "vitest";
 import { type AgentEvents, type AgentOptions, type AgentPort, createAgent } from "../../src/agent/agent.js";
 import { bytesAttribute, CKA, ulongAttribute } from "../../src/cryptoki/attributes.js";
 import { CKF, CKO, CKU } from "../../src/cryptoki/constants.js";
@@ -18,32 +17,20 @@ import { RpcError, type SignMessage } from "../../src/wire/rpc/messages.js";
 import { connectRpc, type RpcAgentClient } from "../support/agent-clients.js";
 import { forwardOrigin } from "../support/fake-token-host.js";
 import { createRawRpcPeer } from "../support/rpc-raw.js";
-import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
+import { softHsmHere } from "../support/softhsm-here.js";
 import { streamPair } from "../support/stream-pair.js";
 
 const DATA = Buffer.from("a document of any length, hashed where the key is used");
 
-let token: SoftHsm;
+const here = softHsmHere(async (token) => {
+  const login = ["--token-label", token.label, "--login", "--pin", token.pin];
+  await token.pkcs11Tool(...login, "--keypairgen", "--key-type", "EC:edwards25519", "--id", "05", "--label", "ed key");
+});
 let host: TokenHost;
 let agent: AgentPort;
 let uses: AgentEvents["use"][] = [];
 let violations: string[] = [];
 const clients: RpcAgentClient[] = [];
-const before = process.env["SOFTHSM2_CONF"];
-
-beforeAll(async () => {
-  token = await createSoftHsm();
-  const login = ["--token-label", token.label, "--login", "--pin", token.pin];
-  await token.pkcs11Tool(...login, "--keypairgen", "--key-type", "EC:edwards25519", "--id", "05", "--label", "ed key");
-  process.env["SOFTHSM2_CONF"] = token.configFile;
-  writeFileSync(join(token.dir, "pin"), `${token.pin}\n`, { mode: 0o600 });
-});
-
-afterAll(async () => {
-  if (before === undefined) delete process.env["SOFTHSM2_CONF"];
-  else process.env["SOFTHSM2_CONF"] = before;
-  await token.dispose();
-});
 
 afterEach(async () => {
   for (const client of clients.splice(0)) await client.close();
@@ -54,10 +41,10 @@ afterEach(async () => {
 async function start(options: Partial<AgentOptions> = {}): Promise<void> {
   const ask = options.pinMode !== "client";
   host = await createTokenHost({
-    modulePath: token.modulePath,
-    pinSource: ask ? { kind: "file", path: join(token.dir, "pin") } : { kind: "client" },
+    modulePath: here.token.modulePath,
+    pinSource: ask ? { kind: "file", path: here.pinFile } : { kind: "client" },
   });
-  agent = await createAgent({ host, token: token.label, key: "all", profile: "sign", pinMode: "ask", ...options });
+  agent = await createAgent({ host, token: here.token.label, key: "all", profile: "sign", pinMode: "ask", ...options });
   uses = [];
   violations = [];
   agent.events.on("use", (use) => uses.push(use));
@@ -94,11 +81,11 @@ test("hello shows the keys of the token before any log-in, and the epoch under w
   const { rpc } = await connect();
   const { agent: name, version, snapshot } = await rpc.ready;
   expect([version, name]).toEqual([1, expect.stringMatching(/^tokenfwd \d+\.\d+\.\d+/)]);
-  expect(snapshot?.tokens.map(({ label }) => label)).toEqual([token.label]);
+  expect(snapshot?.tokens.map(({ label }) => label)).toEqual([here.token.label]);
   const keys = snapshot?.tokens[0]?.keys ?? [];
   expect(keys.map(({ type }) => type).sort()).toEqual(["EC", "EdDSA", "RSA"]);
   const rsa = keys.find(({ type }) => type === "RSA");
-  expect(rsa?.spki).toEqual(spkiOf(publicKey(token.keys.rsa?.publicKeyFile)));
+  expect(rsa?.spki).toEqual(spkiOf(publicKey(here.token.keys.rsa?.publicKeyFile)));
   expect([rsa?.bits, rsa?.certificate?.length ?? 0]).toEqual([2048, expect.any(Number)]);
   expect(rsa?.mechanisms).toContain(CKM.CKM_SHA256_RSA_PKCS);
   expect(rsa?.mechanisms).not.toContain(CKM.CKM_RSA_X_509);
@@ -111,7 +98,7 @@ test("a snapshot shows no key that the origin may not use", async () => {
   const { snapshot } = await rpc.ready;
   expect(snapshot?.tokens.flatMap(({ keys }) => keys.map(({ type }) => type))).toEqual(["EC"]);
   const other = createHash("sha256")
-    .update(spkiOf(publicKey(token.keys.rsa?.publicKeyFile)))
+    .update(spkiOf(publicKey(here.token.keys.rsa?.publicKeyFile)))
     .digest();
   expect(await rejection(rpc.request("sign", message(other)))).toMatchObject({ code: "key-not-found" });
   expect(uses).toEqual([]);
@@ -120,13 +107,13 @@ test("a snapshot shows no key that the origin may not use", async () => {
 test("one request signs, from no session and no log-in: by URI and by the hash of the public key", async () => {
   await start();
   const { rpc } = await connect({ snapshot: false });
-  const rsa = publicKey(token.keys.rsa?.publicKeyFile);
+  const rsa = publicKey(here.token.keys.rsa?.publicKeyFile);
   const one = await rpc.request("sign", message("pkcs11:id=%01", { purpose: "git-commit", expect: spkiOf(rsa) }));
   expect(one.mechanism).toBe(CKM.CKM_SHA256_RSA_PKCS);
   expect(one.spki).toEqual(spkiOf(rsa));
   expect(verify("sha256", DATA, rsa, one.signature)).toBe(true);
 
-  const ec = publicKey(token.keys.ec?.publicKeyFile);
+  const ec = publicKey(here.token.keys.ec?.publicKeyFile);
   const two = await rpc.request("sign", message(sha256(spkiOf(ec)), { data: sha256(DATA), isDigest: true }));
   expect(two.signature).toHaveLength(64);
   expect(verify("sha256", DATA, { key: ec, dsaEncoding: "ieee-p1363" }, two.signature)).toBe(true);
@@ -140,7 +127,7 @@ test("one request signs, from no session and no log-in: by URI and by the hash o
 test("a mechanism that takes a digest gets the agent's own of the whole document", async () => {
   await start();
   const { rpc } = await connect();
-  const key = publicKey(token.keys.ec?.publicKeyFile);
+  const key = publicKey(here.token.keys.ec?.publicKeyFile);
   const seen: unknown[] = [];
   const { call } = host.cryptoki;
   vi.spyOn(host.cryptoki, "call").mockImplementation((name, args, ctx) => {
@@ -175,9 +162,9 @@ test("what was signed is called a document only where it is hashed for certain",
 test.each(["another process", "another client"] as const)(
   "a key that %s has replaced by one of the same id and label is not signed with unseen",
   async (who) => {
-    const login = ["--token-label", token.label, "--login", "--pin", token.pin];
+    const login = ["--token-label", here.token.label, "--login", "--pin", here.token.pin];
     const id = who === "another client" ? "0a" : "0b";
-    const make = () => token.pkcs11Tool(...login, "--keypairgen", "--key-type", "EC:prime256v1", "--id", id, "--label", "replaced");
+    const make = () => here.token.pkcs11Tool(...login, "--keypairgen", "--key-type", "EC:prime256v1", "--id", id, "--label", "replaced");
     await make();
     await start({ profile: "full" });
     const { rpc } = await connect();
@@ -187,7 +174,7 @@ test.each(["another process", "another client"] as const)(
     if (before.spki === null) throw new Error("the token shows no public key");
     for (const cls of [CKO.CKO_PRIVATE_KEY, CKO.CKO_PUBLIC_KEY]) {
       if (who === "another process") {
-        await token.pkcs11Tool(...login, "--delete-object", "--type", cls === CKO.CKO_PRIVATE_KEY ? "privkey" : "pubkey", "--id", id);
+        await here.token.pkcs11Tool(...login, "--delete-object", "--type", cls === CKO.CKO_PRIVATE_KEY ? "privkey" : "pubkey", "--id", id);
         continue;
       }
       const { session = 0n } = await other.cryptoki.call(
@@ -210,8 +197,8 @@ test.each(["another process", "another client"] as const)(
     const key = createPublicKey({ key: after.spki, format: "der", type: "spki" });
     expect(verify("sha256", DATA, { key, dsaEncoding: "ieee-p1363" }, after.signature)).toBe(true);
     expect(uses.filter(({ ok }) => ok).map((use) => use.key)).toEqual(["replaced", "replaced"]);
-    await token.pkcs11Tool(...login, "--delete-object", "--type", "privkey", "--id", id);
-    await token.pkcs11Tool(...login, "--delete-object", "--type", "pubkey", "--id", id);
+    await here.token.pkcs11Tool(...login, "--delete-object", "--type", "privkey", "--id", id);
+    await here.token.pkcs11Tool(...login, "--delete-object", "--type", "pubkey", "--id", id);
   },
 );
 
@@ -244,7 +231,7 @@ test("EdDSA, which stock clients hide: in one request, and call by call", async 
 test("a key other than the expected one signs nothing, and nobody is asked for it", async () => {
   await start();
   const { rpc } = await connect();
-  const other = spkiOf(publicKey(token.keys.ec?.publicKeyFile));
+  const other = spkiOf(publicKey(here.token.keys.ec?.publicKeyFile));
   const error = await rejection(rpc.request("sign", message("pkcs11:id=%01", { expect: other })));
   expect(error).toBeInstanceOf(RpcError);
   expect(error).toMatchObject({ code: "key-mismatch" });
@@ -277,16 +264,16 @@ test("where PINs are the client's own, sign uses its log-in and makes none", asy
   const { slots } = await cryptoki.call("C_GetSlotList", { tokenPresent: 1, room: 8 }, ctx);
   const slot = (slots as readonly bigint[])[0] ?? 0n;
   const { session = 0n } = await cryptoki.call("C_OpenSession", { slot, flags: CKF.CKF_SERIAL_SESSION }, ctx);
-  expect((await cryptoki.call("C_Login", { session, userType: CKU.CKU_USER, pin: Buffer.from(token.pin) }, ctx)).rv).toBe(CKR.CKR_OK);
+  expect((await cryptoki.call("C_Login", { session, userType: CKU.CKU_USER, pin: Buffer.from(here.token.pin) }, ctx)).rv).toBe(CKR.CKR_OK);
   const { signature } = await rpc.request("sign", message("pkcs11:id=%01"));
-  expect(verify("sha256", DATA, publicKey(token.keys.rsa?.publicKeyFile), signature)).toBe(true);
+  expect(verify("sha256", DATA, publicKey(here.token.keys.rsa?.publicKeyFile), signature)).toBe(true);
   expect(await rpc.request("status", {})).toMatchObject({ pin: "client", loggedIn: [slot] });
 });
 
 test("after a log-out by a call the next sign logs in anew, and a finalised client still signs", async () => {
   await start();
   const { rpc, cryptoki, ctx } = await connect();
-  const key = publicKey(token.keys.rsa?.publicKeyFile);
+  const key = publicKey(here.token.keys.rsa?.publicKeyFile);
   await rpc.request("sign", message("pkcs11:id=%01"));
   const { loggedIn } = await rpc.request("status", {});
   const slot = loggedIn[0] ?? 0n;
@@ -357,7 +344,7 @@ test("large answers that nobody reads are made one at a time, and all come once 
 test("many signatures at once, each with its own answer", async () => {
   await start();
   const { rpc } = await connect();
-  const key = publicKey(token.keys.ec?.publicKeyFile);
+  const key = publicKey(here.token.keys.ec?.publicKeyFile);
   const texts = Array.from({ length: 64 }, (_, index) => Buffer.from(`document ${index}`));
   const made = await Promise.all(texts.map((data) => rpc.request("sign", message("pkcs11:id=%02", { data }))));
   expect(made.every(({ signature }, index) => verify("sha256", texts[index] ?? DATA, { key, dsaEncoding: "ieee-p1363" }, signature))).toBe(
