@@ -51,6 +51,12 @@ const TABLE = {
   E_AGENT_LIVE: { exitCode: 40, meaning: "another agent lives on the socket's path" },
   E_SOCKET_PATH: { exitCode: 40, meaning: "the agent's socket cannot be made where it was asked for" },
   E_STOCK: { exitCode: 40, meaning: "the p11-kit server of --stock is missing, did not start, or ended" },
+  E_CHORIA: { exitCode: 50, meaning: "choria could not be run, or the signer or the relay under it ended" },
+  E_CHORIA_CONFIG: { exitCode: 50, meaning: "choria's client configuration cannot be used" },
+  E_CHORIA_REQUEST: { exitCode: 50, meaning: "the document is not a Choria request that is signed here" },
+  E_CHORIA_CERT: { exitCode: 50, meaning: "the token's certificate is none that Choria's servers take" },
+  E_CHORIA_ENGINE: { exitCode: 50, meaning: "OpenSSL's PKCS#11 engine, which TLS with the token's key needs, is missing" },
+  E_CHORIA_BROKER: { exitCode: 50, meaning: "no broker could be reached, or it is not the one that it should be" },
   E_BUG: { exitCode: 70, meaning: "a bug of ours; please report it" },
   E_INTERRUPTED: { exitCode: 130, meaning: "interrupted before ready" },
 } as const satisfies Record<string, Row>;

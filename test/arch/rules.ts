@@ -20,7 +20,12 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   agent: ["token", "wire", "cryptoki", "base"],
   forward: ["token", "wire", "cryptoki", "base"],
   bastion: ["token", "wire", "cryptoki", "base"],
-  cli: ["agent", "forward", "bastion", "token", "wire", "cryptoki", "base"],
+  // Knows a signer and streams that are handed to it, and so runs on a bastion as well as at the workstation.
+  choria: ["cryptoki", "base"],
+  // What passed on a stream, and where; it takes part in nothing.
+  trace: ["wire", "cryptoki", "base"],
+  doctor: ["agent", "forward", "bastion", "choria", "trace", "token", "wire", "cryptoki", "base"],
+  cli: ["doctor", "agent", "forward", "bastion", "choria", "trace", "token", "wire", "cryptoki", "base"],
 };
 
 /** The one place that may name each outside package. */
@@ -30,6 +35,7 @@ const OWNERS: Readonly<Record<string, string>> = {
   msgpackr: "src/wire/rpc/codec",
   commander: "src/cli/",
   execa: "src/base/run.ts",
+  "@nats-io/transport-node": "src/choria/ping/",
 };
 
 /** I/O that the wire must not know: it is bytes in, bytes out. */
@@ -46,7 +52,7 @@ const packageOf = (specifier: string): string =>
     .slice(0, specifier.startsWith("@") ? 2 : 1)
     .join("/");
 
-/** Imports run one way: cli -> agent and forward -> token and wire -> cryptoki -> base, and never out of src. */
+/** Imports run one way: cli -> doctor -> agent, forward, bastion and choria -> token and wire -> cryptoki -> base, and never out of src. */
 export function importDirection(files: readonly SourceFile[]): string[] {
   const complaints: string[] = [];
   for (const { path, text } of files) {
