@@ -5,6 +5,8 @@
 import { Command } from "commander";
 import { version } from "../base/version.js";
 import { BASTION_HELP, KEYS_HELP, SIGN_HELP } from "./bastion-help.js";
+import { addChoriaCommands, type ChoriaStart, choriaStart, type Words } from "./choria/program.js";
+import { usage } from "./options.js";
 
 /** The options of sign as commander hands them over. */
 export interface RawSignOptions {
@@ -31,19 +33,26 @@ export interface RawKeysOptions {
 export interface BastionHandlers {
   sign(options: RawSignOptions): Promise<void>;
   keys(options: RawKeysOptions): Promise<void>;
+  readonly choria: ChoriaStart;
 }
 
-/** The commands' own handlers; `ended` gets the exit status. */
-export function bastionHandlers(ended: (status: number) => void): BastionHandlers {
+/** The commands' own handlers; `words` is what stood after `--`, `ended` gets the exit status. */
+export function bastionHandlers(words: Words, ended: (status: number) => void): BastionHandlers {
+  const noCommand = (name: string): void => {
+    if (words !== null) throw usage(`${name} takes no command`, "leave out -- and what follows");
+  };
   return {
     async sign(options) {
+      noCommand("sign");
       const { runSign } = await import("./sign-command.js");
       ended(await runSign(options));
     },
     async keys(options) {
+      noCommand("keys");
       const { runKeys } = await import("./keys-command.js");
       ended(await runKeys(options));
     },
+    choria: choriaStart(words, ended),
   };
 }
 
@@ -59,7 +68,7 @@ export function newProgram(description: string, help: string): Command {
     .showSuggestionAfterError(true);
 }
 
-/** Adds sign and keys. */
+/** Adds sign, keys and the group choria. */
 export function addBastionCommands(program: Command, handlers: BastionHandlers): void {
   program
     .command("sign")
@@ -86,6 +95,7 @@ export function addBastionCommands(program: Command, handlers: BastionHandlers):
     .option("--socket <path>", "the socket (default: found by itself)")
     .addHelpText("after", KEYS_HELP)
     .action((options: RawKeysOptions) => handlers.keys(options));
+  addChoriaCommands(program, handlers.choria);
 }
 
 /** The program of the bundle. */

@@ -8,7 +8,7 @@ export const STATUS = `Exit status:
   0 ok   1 other   2 usage   3 configuration   10 ssh or log-in   11 host key   12 forward refused
   13 not verified   20 module, token or key not found   21 module fault
   30 PIN wrong, or nothing to ask it with   31 PIN locked   32 refused by a person or the policy
-  40 agent   70 a bug of ours   130 interrupted before ready`;
+  40 agent   50 choria   70 a bug of ours   130 interrupted before ready`;
 
 export const PROGRAM_HELP = `
 Start here:

@@ -12,10 +12,15 @@ import { usage } from "./options.js";
 import { createProgram } from "./program.js";
 import { splitArgv } from "./raw-argv.js";
 
+/** What runs on a bastion too has statuses of its own for its failures, whatever stands after `--`. */
+const ON_A_BASTION: ReadonlySet<string> = new Set(["sign", "keys", "choria"]);
+/** Their stdout is one document, or another program's. */
+const WITHOUT_EVENTS: ReadonlySet<string> = new Set(["keys", "token", "choria"]);
+
 /** Runs the process's own command line and ends the process. */
 export async function main(): Promise<void> {
   keepHeapSmall();
-  const hasCommand = (argv: readonly string[]): boolean => argv.includes("--") && argv[0] !== "sign" && argv[0] !== "keys";
+  const hasCommand = (argv: readonly string[]): boolean => argv.includes("--") && !ON_A_BASTION.has(argv[0] ?? "");
   await runProcess({ run: runCommandLine, hasCommand, report });
 }
 
@@ -27,10 +32,11 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
   const noCommand = (name: string): void => {
     if (command !== null) throw usage(`${name} takes no command`, "leave out -- and what follows");
   };
-  const bastion = bastionHandlers((ended) => {
+  const bastion = bastionHandlers(command, (ended) => {
     status = ended;
   });
   const program = createProgram({
+    ...bastion,
     async connect(destination, options) {
       const { runConnect } = await import("./connect-command.js");
       status = await runConnect(destination, options, command, log);
@@ -50,25 +56,17 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
       const { runExport } = await import("./export-command.js");
       status = await runExport(options, log);
     },
-    async sign(options) {
-      noCommand("sign");
-      await bastion.sign(options);
-    },
-    async keys(options) {
-      noCommand("keys");
-      await bastion.keys(options);
-    },
   });
   await program.parseAsync(own, { from: "user" });
   return status;
 }
 
-/** As text, and as an event where events were asked for. `keys` and `token list` have no events: their stdout is one document or nothing. */
+/** As text, and as an event where events were asked for. */
 function report(error: TokenfwdError, argv: readonly string[]): void {
   const end = argv.indexOf("--");
   const own = end < 0 ? argv : argv.slice(0, end);
   const { code, message, hint = null, exitCode } = error;
-  if (own.includes("--json") && own[0] !== "keys" && own[0] !== "token") {
+  if (own.includes("--json") && !WITHOUT_EVENTS.has(own[0] ?? "")) {
     const stream = end < 0 ? process.stdout : process.stderr;
     createEventStream(stream).emit("error", { code, message, hint, exitCode });
     if (end >= 0) return;

@@ -147,6 +147,7 @@ describe("the house", () => {
       exportByHand: async () => {},
       sign: async () => {},
       keys: async () => {},
+      choria: { alone: async () => {}, withWords: async () => {} },
     });
     const [connect, agent] = program.commands;
     const [connectPart = "", agentPart = ""] = page("docs/guide.md").split("## `tokenfwd agent run`");
