@@ -69,6 +69,8 @@ export const ERRORS: Readonly<Record<ErrorCode, Row>> = TABLE;
 export interface ErrorOptions {
   /** What mends it: a command to type, or a sentence to send to somebody. */
   readonly hint?: string;
+  /** Which of several things a code stands for, as doctor's table names it (`src/doctor`). */
+  readonly reason?: string;
   readonly cause?: unknown;
 }
 
@@ -76,11 +78,13 @@ export interface ErrorOptions {
 export class TokenfwdError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  readonly reason: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
     this.code = code;
     this.hint = options.hint;
+    this.reason = options.reason;
   }
 
   /** The process exit status of this code. */

@@ -80,8 +80,9 @@ export async function connect(options: ConnectOptions, around: ConnectSurroundin
       status = options.command === null ? 0 : signalStatus(lifetime.stoppedBy ?? "SIGINT");
     } else {
       const error = interrupted ? new TokenfwdError("E_INTERRUPTED", "interrupted before ready") : TokenfwdError.from(thrown);
-      log.error("connect failed", { code: error.code, message: error.message, cause: error.cause });
-      events.emit("error", { code: error.code, message: error.message, hint: error.hint ?? null, exitCode: error.exitCode });
+      log.error("connect failed", { code: error.code, message: error.message, reason: error.reason, cause: error.cause });
+      const { code, message, hint = null, reason = null, exitCode } = error;
+      events.emit("error", { code, message, hint, cause: reason, exitCode });
       ui.error(error);
       status = options.command !== null && !interrupted ? COMMAND_FAILURE : error.exitCode;
     }

@@ -65,10 +65,10 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
 function report(error: TokenfwdError, argv: readonly string[]): void {
   const end = argv.indexOf("--");
   const own = end < 0 ? argv : argv.slice(0, end);
-  const { code, message, hint = null, exitCode } = error;
+  const { code, message, hint = null, reason = null, exitCode } = error;
   if (own.includes("--json") && !WITHOUT_EVENTS.has(own[0] ?? "")) {
     const stream = end < 0 ? process.stdout : process.stderr;
-    createEventStream(stream).emit("error", { code, message, hint, exitCode });
+    createEventStream(stream).emit("error", { code, message, hint, cause: reason, exitCode });
     if (end >= 0) return;
   }
   reportAsText(error);

@@ -5,6 +5,12 @@
 import { TokenfwdError } from "../base/errors.js";
 import { printable, shellWord } from "../base/printable.js";
 
+/** What sshd says that the key of this log-in may do, e.g. `port-forwarding pty`; null where it said nothing. */
+export function keyOptions(texts: readonly string[]): string | null {
+  const said = texts.filter((text) => text.includes("key options:")).at(-1);
+  return said === undefined ? null : said.slice(said.indexOf("key options:") + "key options:".length).trim();
+}
+
 /** The error for a refused forward. `texts` are the server's debug texts, `socketState` what lies on the path now. */
 export function forwardRefused(
   path: string,
@@ -12,30 +18,34 @@ export function forwardRefused(
   socketState: string,
   keyFile = "~/.ssh/authorized_keys",
 ): TokenfwdError {
-  const refused = (message: string, hint: string) =>
-    new TokenfwdError("E_FORWARD_REFUSED", `the bastion's sshd refused to make the socket: ${message}`, { hint });
-  const keyOptions = texts.filter((text) => text.includes("key options:")).at(-1);
-  if (keyOptions !== undefined && !/\bport-forwarding\b/.test(keyOptions.slice(keyOptions.indexOf("key options:")))) {
+  const refused = (reason: string, message: string, hint: string) =>
+    new TokenfwdError("E_FORWARD_REFUSED", `the bastion's sshd refused to make the socket: ${message}`, { hint, reason });
+  const options = keyOptions(texts);
+  if (options !== null && !/\bport-forwarding\b/.test(options)) {
     return refused(
+      "forward-key-options",
       "your key may not forward (no-port-forwarding or restrict)",
       `in ${keyFile} on the bastion, take no-port-forwarding away from this key's line, or add port-forwarding after restrict`,
     );
   }
   if (texts.some((text) => /disabled streamlocal forwarding/i.test(text))) {
     return refused(
+      "forward-switched-off",
       "forwarding of Unix sockets is switched off",
       "in the bastion's sshd_config: AllowStreamLocalForwarding yes (and no DisableForwarding yes), then reload sshd",
     );
   }
   if (texts.some((text) => /port forwarding refused/i.test(text))) {
     return refused(
+      "forward-tcp-off",
       "AllowTcpForwarding no forbids Unix sockets too",
       "in the bastion's sshd_config, for you: AllowTcpForwarding remote (or yes), then reload sshd",
     );
   }
   if (socketState !== "none")
-    return refused(`${printable(path)} is in the way`, `on the bastion: rm ${shellWord(path)}, then connect again`);
+    return refused("forward-path-taken", `${printable(path)} is in the way`, `on the bastion: rm ${shellWord(path)}, then connect again`);
   return refused(
+    "forward-failed",
     `it cannot make ${printable(path)}`,
     "AllowStreamLocalForwarding must be yes or remote in the bastion's sshd_config; its log names the cause",
   );

@@ -227,6 +227,7 @@ class Opening {
     if (outcome.refused === "silent") {
       throw new TokenfwdError("E_FORWARD_REFUSED", `the bastion's sshd does not make the socket: ${outcome.reason}`, {
         hint: "connect again; if it stays, the log of the bastion's sshd says more",
+        reason: "forward-silent",
       });
     }
     const look = await helper.request("look", place.name);

@@ -49,12 +49,16 @@ async function lookUp(name: string, file: string): Promise<KnownKey[]> {
   if (!existsSync(file)) return [];
   const result = await run("ssh-keygen", ["-F", name, "-f", file]);
   if (result.failure === "missing")
-    throw new TokenfwdError("E_SSH_CONFIG", "there is no ssh-keygen program on PATH", { hint: "install the OpenSSH client" });
+    throw new TokenfwdError("E_SSH_CONFIG", "there is no ssh-keygen program on PATH", {
+      hint: "install the OpenSSH client",
+      reason: "ssh-missing",
+    });
   // 1 is "not found"; anything else and we do not know what is known, which must not pass for "nothing".
   if (result.exitCode !== 0 && result.exitCode !== 1) {
     const why = result.failure ?? printable(result.stderr.toString("utf8").trim().split("\n").at(-1) ?? "");
     throw new TokenfwdError("E_SSH_CONFIG", `ssh-keygen could not look into ${printable(file)}: ${why}`, {
       hint: `try it yourself: ssh-keygen -F ${shellWord(name)} -f ${shellWord(file)}`,
+      reason: "ssh-config-broken",
     });
   }
   const found: KnownKey[] = [];
@@ -90,6 +94,7 @@ export async function findKnownKeys(settings: SshSettings): Promise<readonly Kno
       `the host key of ${printable(name)} is vouched for by a certificate authority (@cert-authority), which this version cannot check`,
       {
         hint: `add the plain key with ssh-keyscan, after checking it; the authority is in ${printable(authority.file)} line ${authority.line}`,
+        reason: "host-key-authority",
       },
     );
   }
@@ -113,6 +118,7 @@ export function judgeHostKey(name: string, key: Buffer, known: readonly KnownKey
   if (revoked !== undefined) {
     throw new TokenfwdError("E_HOST_KEY_CHANGED", `the host key of ${printable(name)} is revoked (${fingerprint(key)})`, {
       hint: `${printable(revoked.file)} line ${revoked.line} revokes it; do not connect before the bastion's administrator explains`,
+      reason: "host-key-revoked",
     });
   }
   const plain = known.filter((one) => one.marker === null);
@@ -125,6 +131,7 @@ export function judgeHostKey(name: string, key: Buffer, known: readonly KnownKey
     `the host key of ${printable(name)} has changed: it is ${keyType(key)} ${fingerprint(key)}`,
     {
       hint: `somebody may be listening; known is ${other.type} ${fingerprint(other.key)} in ${printable(other.file)} line ${other.line}. If the administrator confirms the new key: ssh-keygen -R ${shellWord(name)} -f ${shellWord(other.file)}`,
+      reason: "host-key-changed",
     },
   );
 }

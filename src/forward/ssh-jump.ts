@@ -25,6 +25,7 @@ export function jumpDestination(value: string | null): JumpDestination | null {
   if (host === undefined || host.startsWith("-") || (port !== undefined && (Number(port) < 1 || Number(port) > 65535))) {
     throw new TokenfwdError("E_SSH_CONFIG", `ProxyJump is not a host: ${printable(value)}`, {
       hint: "write it as [user@]host[:port]",
+      reason: "jump-wrong",
     });
   }
   // Brackets keep the colons of an address from the port's; the host itself has none.
@@ -36,6 +37,7 @@ export function jumpsAtMostOnce(bastion: ParsedSettings, jump: ParsedSettings): 
   if (jump.host === bastion.host && jump.port === bastion.port && jump.user === bastion.user) {
     throw new TokenfwdError("E_SSH_CONFIG", `ProxyJump leads through ${printable(jump.host)} to itself`, {
       hint: "leave it out for this host: --ssh-option ProxyJump=none",
+      reason: "jump-wrong",
     });
   }
   if (jump.proxyJump !== null) throw several(`${jump.proxyJump},${bastion.proxyJump ?? ""}`);

@@ -7,7 +7,7 @@ import { printable } from "../base/printable.js";
 
 /** The error for a setting that cannot be used. */
 export function unsupported(setting: string, what: string, hint: string): TokenfwdError {
-  return new TokenfwdError("E_SSH_UNSUPPORTED", `${what} (${setting}), which this version cannot use`, { hint });
+  return new TokenfwdError("E_SSH_UNSUPPORTED", `${what} (${setting}), which this version cannot use`, { hint, reason: "ssh-setting" });
 }
 
 /** Looks at what `ssh -G` said; `set` answers null for a setting that is missing or `none`. @throws TokenfwdError E_SSH_UNSUPPORTED */

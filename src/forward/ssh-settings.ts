@@ -98,6 +98,7 @@ export async function askSsh(flags: readonly string[], destination: string, sign
   if (result.failure === "missing") {
     throw new TokenfwdError("E_SSH_CONFIG", "there is no ssh program on PATH", {
       hint: "install the OpenSSH client; its configuration is read through ssh -G",
+      reason: "ssh-missing",
     });
   }
   if (result.exitCode !== 0) {
@@ -107,6 +108,7 @@ export async function askSsh(flags: readonly string[], destination: string, sign
       `ssh -G could not resolve ${printable(destination)}: ${said || result.failure || `exit ${result.exitCode}`}`,
       {
         hint: `try it yourself: ssh -G ${printable(destination)}`,
+        reason: "ssh-config-broken",
       },
     );
   }
@@ -143,6 +145,7 @@ export function parseSshG(destination: string, text: string): ParsedSettings {
   if (host === null || user === null || !Number.isInteger(port) || port < 1 || port > 65535) {
     throw new TokenfwdError("E_SSH_CONFIG", "ssh -G printed no hostname, user or port", {
       hint: "tokenfwd needs OpenSSH 6.8 or newer on the workstation",
+      reason: "ssh-config-broken",
     });
   }
   const context: TokenContext = { destination, host, user, port, hostKeyAlias: set("hostkeyalias") };

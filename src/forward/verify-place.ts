@@ -50,10 +50,12 @@ export async function provePlace({ transport, tools, path, watch, service, mayEx
   if (result.foreign) {
     throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(path)}: ${result.reason}`, {
       hint: `find out who listens there (on the bastion: fuser ${shellWord(path)})`,
+      reason: "socket-foreign",
     });
   }
   throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion does not lead to this agent: ${result.reason}`, {
     hint: "connect again; if it stays, run with TOKENFWD_LOG set and report it",
+    reason: "not-verified",
   });
 }
 

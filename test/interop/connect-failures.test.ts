@@ -34,6 +34,7 @@ const scene = connectScene();
 interface Refused {
   readonly name: string;
   readonly code: string;
+  readonly cause: string;
   readonly status: number;
   readonly message: RegExp;
   readonly hint: RegExp;
@@ -55,6 +56,7 @@ const ROWS: readonly Refused[] = [
   ...["yes", "accept-new", "no"].map((mode) => ({
     name: `a changed host key, StrictHostKeyChecking ${mode}`,
     code: "E_HOST_KEY_CHANGED",
+    cause: "host-key-changed",
     status: 11,
     message: /has changed: it is ssh-ed25519 SHA256:/,
     hint: /known line 1.*ssh-keygen -R/,
@@ -66,6 +68,7 @@ const ROWS: readonly Refused[] = [
   ...["yes", "ask"].map((mode) => ({
     name: `an unknown host key and nobody to ask, StrictHostKeyChecking ${mode}`,
     code: "E_HOST_KEY_UNKNOWN",
+    cause: "host-key-unknown",
     status: 11,
     message: /is not known \(ssh-ed25519 SHA256:/,
     hint: /compare the fingerprint/,
@@ -74,6 +77,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a revoked host key",
     code: "E_HOST_KEY_CHANGED",
+    cause: "host-key-revoked",
     status: 11,
     message: /is revoked/,
     hint: /line 1 revokes it/,
@@ -82,6 +86,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a host key that a certificate authority vouches for",
     code: "E_SSH_UNSUPPORTED",
+    cause: "host-key-authority",
     status: 10,
     message: /@cert-authority/,
     hint: /plain key/,
@@ -90,6 +95,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a file of revoked host keys, which is not passed over",
     code: "E_SSH_UNSUPPORTED",
+    cause: "ssh-setting",
     status: 10,
     message: /RevokedHostKeys/,
     hint: /@revoked/,
@@ -98,6 +104,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a user that is not there",
     code: "E_SSH_AUTH",
+    cause: "login-key-refused",
     status: 10,
     message: /did not accept nobody-of-that-name: tried publickey/,
     hint: /-i KEY/,
@@ -106,6 +113,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a key without permission",
     code: "E_SSH_AUTH",
+    cause: "login-key-refused",
     status: 10,
     message: /did not accept/,
     hint: /authorized_keys/,
@@ -117,6 +125,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a directory that belongs to somebody else",
     code: "E_RUNTIME_DIR",
+    cause: "runtime-dir-foreign",
     status: 12,
     message: /tokenfwd on the bastion belongs to somebody else/,
     hint: /ls -ld .*mode 0700/,
@@ -130,6 +139,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a directory that is open to others",
     code: "E_RUNTIME_DIR",
+    cause: "runtime-dir-open",
     status: 12,
     message: /is open to others/,
     hint: /mode 0700/,
@@ -142,6 +152,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a missing runtime directory, and none that may be made",
     code: "E_RUNTIME_DIR",
+    cause: "no-runtime-dir",
     status: 12,
     message: /XDG_RUNTIME_DIR is missing; .*\/tmp\/tokenfwd-0 is not a directory/,
     hint: /ls -ld \/tmp\/tokenfwd-0/,
@@ -151,6 +162,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "a path that is too long",
     code: "E_PATH_TOO_LONG",
+    cause: "path-too-long",
     status: 12,
     message: /bytes long and 107 fit/,
     hint: /shorter directory/,
@@ -164,6 +176,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "AllowStreamLocalForwarding no",
     code: "E_FORWARD_REFUSED",
+    cause: "forward-switched-off",
     status: 12,
     message: /forwarding of Unix sockets is switched off/,
     hint: /AllowStreamLocalForwarding yes/,
@@ -172,6 +185,7 @@ const ROWS: readonly Refused[] = [
   {
     name: "-t where there is no terminal",
     code: "E_PTY_REFUSED",
+    cause: "no-terminal",
     status: 12,
     message: /gives no terminal/,
     hint: /-t away/,
@@ -204,6 +218,7 @@ describe("a bastion that cannot be used ends in one error with a hint, and nothi
         expect(events.filter((one) => one["event"] === "error")).toMatchObject([
           {
             code: row.code,
+            cause: row.cause,
             exitCode: row.status,
             message: expect.stringMatching(row.message) as string,
             hint: expect.stringMatching(row.hint) as string,

@@ -21,11 +21,12 @@ afterEach(async () => {
 });
 
 describe("a bastion that refuses the forward", () => {
-  const cases: readonly (readonly [string, SshdOptions, string, RegExp, RegExp])[] = [
+  const cases: readonly (readonly [string, SshdOptions, string, string, RegExp, RegExp])[] = [
     [
       "AllowStreamLocalForwarding no",
       { config: ["AllowStreamLocalForwarding no"] },
       "E_FORWARD_REFUSED",
+      "forward-switched-off",
       /switched off/,
       /AllowStreamLocalForwarding yes/,
     ],
@@ -33,14 +34,23 @@ describe("a bastion that refuses the forward", () => {
       "AllowStreamLocalForwarding local",
       { config: ["AllowStreamLocalForwarding local"] },
       "E_FORWARD_REFUSED",
+      "forward-switched-off",
       /switched off/,
       /AllowStreamLocalForwarding yes/,
     ],
-    ["DisableForwarding yes", { config: ["DisableForwarding yes"] }, "E_FORWARD_REFUSED", /switched off/, /DisableForwarding/],
+    [
+      "DisableForwarding yes",
+      { config: ["DisableForwarding yes"] },
+      "E_FORWARD_REFUSED",
+      "forward-switched-off",
+      /switched off/,
+      /DisableForwarding/,
+    ],
     [
       "AllowTcpForwarding no",
       { config: ["AllowTcpForwarding no"] },
       "E_FORWARD_REFUSED",
+      "forward-tcp-off",
       /AllowTcpForwarding no/,
       /AllowTcpForwarding remote/,
     ],
@@ -48,6 +58,7 @@ describe("a bastion that refuses the forward", () => {
       "AllowTcpForwarding local",
       { config: ["AllowTcpForwarding local"] },
       "E_FORWARD_REFUSED",
+      "forward-tcp-off",
       /AllowTcpForwarding/,
       /AllowTcpForwarding remote/,
     ],
@@ -55,6 +66,7 @@ describe("a bastion that refuses the forward", () => {
       "no-port-forwarding",
       { authorizedKeyOptions: "no-port-forwarding" },
       "E_FORWARD_REFUSED",
+      "forward-key-options",
       /your key may not forward/,
       /authorized_keys/,
     ],
@@ -62,30 +74,41 @@ describe("a bastion that refuses the forward", () => {
       "restrict,pty",
       { authorizedKeyOptions: "restrict,pty" },
       "E_FORWARD_REFUSED",
+      "forward-key-options",
       /your key may not forward/,
       /port-forwarding after restrict/,
     ],
-    ["MaxSessions 0", { config: ["MaxSessions 0"] }, "E_REMOTE_SHELL", /starts no shell/, /MaxSessions/],
+    ["MaxSessions 0", { config: ["MaxSessions 0"] }, "E_REMOTE_SHELL", "no-session", /starts no shell/, /MaxSessions/],
     [
       "a ForceCommand that ends",
       { config: ["ForceCommand echo only sftp here; exit 1"] },
       "E_REMOTE_SHELL",
+      "command-not-run",
       /only sftp here/,
       /ForceCommand/,
+    ],
+    [
+      "a command= of the key",
+      { authorizedKeyOptions: 'command="echo only this"' },
+      "E_REMOTE_SHELL",
+      "forced-command",
+      /only this.*command=/,
+      /another key/,
     ],
     [
       "only post-quantum key exchange",
       { config: ["KexAlgorithms sntrup761x25519-sha512@openssh.com"] },
       "E_SSH_UNSUPPORTED",
+      "no-common-algorithm",
       /key exchange/,
       /curve25519/,
     ],
   ];
-  for (const [name, options, code, message, hint] of cases) {
+  for (const [name, options, code, reason, message, hint] of cases) {
     it(`is told apart by its cause: ${name}`, async () => {
       const sshd = await start(options);
       const error = await rejection(openTestForward(sshd));
-      expect(error.code).toBe(code);
+      expect(error).toMatchObject({ code, reason });
       expect(error.message).toMatch(message);
       expect(error.hint).toMatch(hint);
       expect(contents(sshd.runtimeDir)).toEqual([]);

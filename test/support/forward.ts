@@ -80,12 +80,12 @@ export async function openTestForward(
 }
 
 /** The rejection of a promise, as one of ours; fails when it does not reject. */
-export async function rejection(promise: Promise<unknown>): Promise<{ code: string; message: string; hint: string }> {
+export async function rejection(promise: Promise<unknown>): Promise<{ code: string; message: string; hint: string; reason: string }> {
   try {
     await promise;
   } catch (error) {
-    const { code, message, hint } = error as { code: string; message: string; hint?: string };
-    return { code, message, hint: hint ?? "" };
+    const { code, message, hint = "", reason = "" } = error as { code: string; message: string; hint?: string; reason?: string };
+    return { code, message, hint, reason };
   }
   throw new Error("it did not reject");
 }

@@ -21,6 +21,8 @@ export type Answer = ReadonlyMap<string, readonly string[]>;
 export interface Helper {
   /** Whether it has a terminal, which is what keeps sshd from delaying small packets. */
   readonly pty: boolean;
+  /** Printable: what the login shell said before our own text ran; empty for a quiet one. */
+  readonly said: string;
   /** Sends a command and waits for its answer. @throws TokenfwdError E_REMOTE_SHELL, also when the helper has gone */
   request(verb: string, ...args: readonly string[]): Promise<Answer>;
   /** As request, with text behind the command that the helper reads as data. The time allowed grows with its length. */
@@ -81,9 +83,10 @@ export function parseAnswer(lines: readonly string[]): Answer {
   return answer;
 }
 
-function shellError(what: string): TokenfwdError {
+function shellError(what: string, reason: string = "shell-answers-otherwise"): TokenfwdError {
   return new TokenfwdError("E_REMOTE_SHELL", `the bastion's shell did not answer as a POSIX shell does: ${what}`, {
     hint: "try: ssh DEST 'exec /bin/sh -c \"echo ok\"'; a ForceCommand, a nologin shell or a login script that exits prevents it",
+    reason,
   });
 }
 
@@ -137,7 +140,7 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
     channel.close();
   };
   const arm = (timeoutMs = TIMEOUT_MS) => {
-    const timer = setTimeout(() => fail(shellError(`nothing came in ${Math.round(timeoutMs / 1000)} s`)), timeoutMs);
+    const timer = setTimeout(() => fail(shellError(`nothing came in ${Math.round(timeoutMs / 1000)} s`, "shell-silent")), timeoutMs);
     return () => clearTimeout(timer);
   };
   const disarmStart = arm();
@@ -148,6 +151,7 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
       // A login shell may have printed something on the same line.
       if (line.endsWith(marker)) {
         greeted = true;
+        noise = noise.slice(0, Math.max(0, noise.lastIndexOf(marker)));
         channel.stream.write(`${helperScript(nonce)}${SCRIPT_END}\n`);
         onStart();
       }
@@ -183,7 +187,7 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
     if (dead !== null) return;
     noiseBytes += text.length;
     if (!greeted) noise = (noise + text).slice(-300);
-    if (noiseBytes > MAX_NOISE_BYTES) return fail(shellError("it prints without end"));
+    if (noiseBytes > MAX_NOISE_BYTES) return fail(shellError("it prints without end", "shell-prints-without-end"));
     pending += text;
     if (pending.length > MAX_ANSWER_BYTES && !pending.includes("\n")) pending = pending.slice(-1024);
     for (let newline = pending.indexOf("\n"); newline !== -1; newline = pending.indexOf("\n")) {
@@ -199,7 +203,8 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
   channel.stderr.on("error", () => {});
   const gone = channel.exit.then(() => {
     const said = printable(noise.trim());
-    fail(shellError(greeted || said === "" ? "it ended" : `it said ${said}`));
+    if (greeted) fail(shellError("it ended"));
+    else fail(shellError(said === "" ? "it ended" : `it said ${said}`, "command-not-run"));
   });
 
   let queue: Promise<unknown> = Promise.resolve();
@@ -229,6 +234,9 @@ function driveHelper(channel: ExecChannel, nonce: string, pty: boolean): Helper 
   };
   return {
     pty,
+    get said() {
+      return printable(noise.trim());
+    },
     started,
     gone,
     request: (verb, ...args) => enqueue(verb, args, ""),

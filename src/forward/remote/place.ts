@@ -41,13 +41,17 @@ export async function probeBastion(helper: Helper): Promise<Probe> {
   const skipped = answer.get("skipped") ?? [];
   const uid = first(answer, "uid");
   if (uid === null)
-    throw new TokenfwdError("E_REMOTE_SHELL", "the bastion's shell could not tell the user id", { hint: "on the bastion: id -u" });
+    throw new TokenfwdError("E_REMOTE_SHELL", "the bastion's shell could not tell the user id", {
+      hint: "on the bastion: id -u",
+      reason: "shell-answers-otherwise",
+    });
   if (runtimeDir === null || (from !== "XDG_RUNTIME_DIR" && from !== "run" && from !== "tmp")) {
     throw new TokenfwdError(
       "E_RUNTIME_DIR",
       `no directory on the bastion is fit to hold the socket: ${skipped.map((text) => explainSkip(text, uid)).join("; ")}`,
       {
         hint: `on the bastion: ls -ld /tmp/tokenfwd-${uid}; it must be a directory, yours, mode 0700 (or log in so that XDG_RUNTIME_DIR is set)`,
+        reason: "no-runtime-dir",
       },
     );
   }
@@ -112,6 +116,7 @@ export async function claimPlace(
     if (length > longest) {
       throw new TokenfwdError("E_PATH_TOO_LONG", `the socket's path is ${length} bytes long and ${longest} fit: ${printable(socket)}`, {
         hint: "set XDG_RUNTIME_DIR on the bastion to a shorter directory of yours, mode 0700",
+        reason: "path-too-long",
       });
     }
     const look = await helper.request("look", name);
@@ -131,6 +136,7 @@ export async function claimPlace(
     } else if (lies !== "socket") {
       throw new TokenfwdError("E_SOCKET_FOREIGN", `something that is no socket lies on our path on the bastion: ${printable(socket)}`, {
         hint: `look at it there, then: rm -r ${shellWord(socket)}`,
+        reason: "socket-is-none",
       });
     } else {
       const state = await liveness(transport, helper, socket, ["pingsock", name]);
@@ -142,6 +148,7 @@ export async function claimPlace(
           `a live socket that no connect of ours made lies on our path on the bastion: ${printable(socket)}`,
           {
             hint: `find out who listens there (on the bastion: fuser ${shellWord(socket)}), stop it, and connect again`,
+            reason: state === "answers" ? "socket-foreign" : "socket-doubtful",
           },
         );
       }
@@ -154,12 +161,21 @@ export async function claimPlace(
   }
   throw new TokenfwdError("E_SOCKET_FOREIGN", `${MAX_DIRECTORIES} connects of this workstation already live on the bastion`, {
     hint: "end some of them",
+    reason: "too-many-connects",
   });
 }
 
 function unfit(path: string, why: string): TokenfwdError {
   return new TokenfwdError("E_RUNTIME_DIR", `${printable(path)} on the bastion ${why === "missing" ? "cannot be made" : fault(why)}`, {
     hint: `on the bastion: ls -ld ${shellWord(path)}; it must be a directory, yours, mode 0700`,
+    reason:
+      why === "missing"
+        ? "runtime-dir-read-only"
+        : why === "owner"
+          ? "runtime-dir-foreign"
+          : why === "mode"
+            ? "runtime-dir-open"
+            : "runtime-dir-unfit",
   });
 }
 

@@ -34,6 +34,7 @@ export async function connectSsh2(options: Omit<Ssh2Options, "below">): Promise<
       const where = `${printable(settings.host)} port ${settings.port}`;
       throw new TokenfwdError("E_SSH", `the jump host ${printable(settings.jump.host)} does not reach ${where}: ${opened.reason}`, {
         hint: "check the name as the jump host sees it, and AllowTcpForwarding and PermitOpen in its sshd_config",
+        reason: "jump-refused",
       });
     }
     const transport = await connectOver(() => opened.value, { ...options, below: jump.closed });

@@ -10,8 +10,8 @@ import { type Authentication, attemptText } from "./auth.js";
 export function connectionError(error: Error & { level?: string; code?: string }, settings: SshSettings, wasReady: boolean): TokenfwdError {
   const where = `${printable(settings.host)} port ${settings.port}`;
   const said = printable(error.message);
-  const make = (code: "E_SSH" | "E_SSH_LOST" | "E_SSH_UNSUPPORTED", text: string, hint: string) =>
-    new TokenfwdError(code, text, { hint, cause: error });
+  const make = (code: "E_SSH" | "E_SSH_LOST" | "E_SSH_UNSUPPORTED", text: string, hint: string, reason?: string) =>
+    new TokenfwdError(code, text, { hint, cause: error, ...(reason === undefined ? {} : { reason }) });
   if (error.level === "client-timeout") {
     return make(
       "E_SSH_LOST",
@@ -25,24 +25,32 @@ export function connectionError(error: Error & { level?: string; code?: string }
       "E_SSH_UNSUPPORTED",
       `no common algorithm with ${where}: ${said.replace(/^Handshake failed: /, "")}`,
       "the bastion must offer curve25519, ecdh or dh key exchange, an ed25519, ecdsa or rsa-sha2 host key, and hmac-sha2 or aes-gcm",
+      "no-common-algorithm",
     );
   }
   switch (error.code) {
+    case "ETIMEDOUT":
+      return make("E_SSH", `${where} cannot be reached (ETIMEDOUT)`, "check the network, VPN and firewall", "host-silent");
     case "ECONNREFUSED":
-      return make("E_SSH", `${where} refused the connection`, "is sshd running there, and is this the port?");
+      return make("E_SSH", `${where} refused the connection`, "is sshd running there, and is this the port?", "port-closed");
     case "ENOTFOUND":
     case "EAI_AGAIN":
       return make(
         "E_SSH",
         `the name ${printable(settings.host)} cannot be resolved`,
         "check the spelling, HostName in ssh_config, and the network",
+        "name-unknown",
       );
-    case "ETIMEDOUT":
     case "EHOSTUNREACH":
     case "ENETUNREACH":
-      return make("E_SSH", `${where} cannot be reached (${error.code})`, "check the network, VPN and firewall");
+      return make("E_SSH", `${where} cannot be reached (${error.code})`, "check the network, VPN and firewall", "host-unreachable");
     default:
-      return make("E_SSH", `the connection to ${where} failed: ${said}`, `try it with ssh: ssh -v ${printable(settings.destination)}`);
+      return make(
+        "E_SSH",
+        `the connection to ${where} failed: ${said}`,
+        `try it with ssh: ssh -v ${printable(settings.destination)}`,
+        "ssh-closed",
+      );
   }
 }
 
@@ -54,9 +62,20 @@ export function authError(authentication: Authentication, settings: SshSettings,
   const left = authentication.methodsLeft();
   const keysTaken = left.length === 0 || left.includes("publickey");
   const asks = left.some((method) => method === "password" || method === "keyboard-interactive");
+  const tooMany = /too many/i.test(error.message);
+  const reason = tooMany
+    ? "login-too-many-keys"
+    : keysTaken
+      ? tried.some((one) => one !== "")
+        ? "login-key-refused"
+        : "login-nothing-to-try"
+      : asks
+        ? "login-needs-person"
+        : "login-method";
   return new TokenfwdError("E_SSH_AUTH", `${printable(settings.host)} did not accept ${printable(settings.user)}: ${text}`, {
     cause: error,
-    hint: /too many/i.test(error.message)
+    reason,
+    hint: tooMany
       ? "the bastion allows fewer tries than keys were offered: name the right one with -i KEY and --ssh-option IdentitiesOnly=yes"
       : keysTaken
         ? "name the key with -i KEY, load it with ssh-add, or put its public half into ~/.ssh/authorized_keys on the bastion"

@@ -26,6 +26,7 @@ export function createHostKeyCheck({ settings, known, ui, whileAsking }: HostKey
       if (accepted.equals(key)) return;
       throw new TokenfwdError("E_HOST_KEY_CHANGED", `the host key of ${printable(name)} changed within the connection: it is ${print}`, {
         hint: "somebody may be listening; do not connect before the bastion's administrator explains",
+        reason: "host-key-changed",
       });
     }
     const verdict = judgeHostKey(name, key, known);
@@ -34,6 +35,7 @@ export function createHostKeyCheck({ settings, known, ui, whileAsking }: HostKey
       const unknown = (why: string) =>
         new TokenfwdError("E_HOST_KEY_UNKNOWN", `the host key of ${printable(name)} is not known (${keyType(key)} ${print}) and ${why}`, {
           hint: "compare the fingerprint with the administrator's, then connect once with ssh or answer yes",
+          reason: "host-key-unknown",
         });
       if (settings.strictHostKeyChecking === "yes") throw unknown("StrictHostKeyChecking is yes");
       if (settings.strictHostKeyChecking === "ask") {

@@ -56,6 +56,7 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
         `no answer from ${printable(settings.host)} port ${settings.port} in ${settings.connectTimeoutMs / 1000} s`,
         {
           hint: "check the name, the network and the firewall; ConnectTimeout in ssh_config sets the limit",
+          reason: "connecting" in socket && socket.connecting === true ? "host-silent" : "ssh-silent",
         },
       );
       socket.destroy();
@@ -72,6 +73,7 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
   const tooMuch = (why: string) => {
     fatal ??= new TokenfwdError("E_SSH_AUTH", `the log-in to ${printable(settings.host)} was given up: ${why}`, {
       hint: `try it with ssh: ssh -v ${printable(settings.destination)}`,
+      reason: "login-method",
     });
     socket.destroy();
   };
@@ -111,6 +113,7 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
         fatal ??
         new TokenfwdError(ready ? "E_SSH_LOST" : "E_SSH", `${printable(settings.host)} closed the connection`, {
           hint: ready ? "connect again" : "the server's log says why; too many keys offered is one cause (IdentitiesOnly yes)",
+          ...(ready ? {} : { reason: "ssh-closed" }),
         });
       resolveClosed(ended ? null : lost);
       reject(lost);

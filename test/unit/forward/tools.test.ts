@@ -191,7 +191,7 @@ describe("what is said", () => {
   const node = { node: "/usr/bin/node", nodeVersion: "v20.0.0" };
   const helper = (...lines: string[]): Helper => {
     const answer = async () => parseAnswer(lines);
-    return { pty: false, request: answer, send: answer, gone: new Promise(() => {}), close() {} };
+    return { pty: false, said: "", request: answer, send: answer, gone: new Promise(() => {}), close() {} };
   };
 
   it.each([
