@@ -21,7 +21,7 @@ import { createEventStream, noEvents } from "./event-stream.js";
 import { createLifetime, processSignals } from "./lifetime.js";
 import { openModule } from "./open-module.js";
 import { checkFile, checkTokenOptions, parseNumber, usage } from "./options.js";
-import type { RawConnectOptions } from "./program.js";
+import type { RawConnectOptions, RawSshOptions } from "./program.js";
 import { createTerminal } from "./terminal.js";
 import { createTouchNotice } from "./touch-notice.js";
 import { createUi, silentUi } from "./ui.js";
@@ -43,14 +43,33 @@ export function readBundle(path = BUNDLE): Buffer {
   }
 }
 
+/** Throws E_USAGE. */
+export function checkDestination(destination: string): void {
+  if (destination === "" || destination.startsWith("-"))
+    throw usage("the destination is not one", "write it as ssh takes it: user@host, or a Host of ssh_config");
+}
+
+/** What ssh is told, from the options. Throws E_USAGE. */
+export function checkSshOptions(raw: RawSshOptions): ConnectOptions["ssh"] {
+  if (raw.sshOption.some((option) => !SSH_OPTION.test(option)))
+    throw usage("--ssh-option takes KEY=VALUE", "for example --ssh-option ConnectTimeout=10");
+  if (raw.jump !== undefined && !/^[^\s-]\S*$/.test(raw.jump)) throw usage("-J takes a host", "for example -J ops@gate.example:2222");
+  return {
+    // The first value counts for ssh.
+    sshOptions: raw.jump === undefined ? raw.sshOption : [`ProxyJump=${raw.jump}`, ...raw.sshOption],
+    ...(raw.config === undefined ? {} : { configFile: raw.config === "none" ? raw.config : checkFile(raw.config, "-F") }),
+    ...(raw.port === undefined ? {} : { port: parseNumber(raw.port, "-p", 1, 65535) }),
+    ...(raw.identity === undefined ? {} : { identity: checkFile(raw.identity, "-i") }),
+  };
+}
+
 /** Checks the options of connect. Throws E_USAGE, E_FULL_OVER_FORWARD and E_TOOLS. */
 export function checkConnectOptions(
   destination: string,
   raw: RawConnectOptions,
   command: readonly (string | Buffer)[] | null,
 ): ConnectOptions {
-  if (destination === "" || destination.startsWith("-"))
-    throw usage("the destination is not one", "write it as ssh takes it: user@host, or a Host of ssh_config");
+  checkDestination(destination);
   if (command !== null && command.length === 0)
     throw usage("-- stands there without a command", "leave it out, or put the command after it");
   if (raw.tty === true && command === null && raw.shell !== true)
@@ -67,20 +86,11 @@ export function checkConnectOptions(
   const { unlock } = raw;
   if (unlock !== undefined && unlock !== "now" && unlock !== "later")
     throw usage("--unlock takes now or later", "now asks for the PIN before ready");
-  if (raw.sshOption.some((option) => !SSH_OPTION.test(option)))
-    throw usage("--ssh-option takes KEY=VALUE", "for example --ssh-option ConnectTimeout=10");
-  if (raw.jump !== undefined && !/^[^\s-]\S*$/.test(raw.jump)) throw usage("-J takes a host", "for example -J ops@gate.example:2222");
   return {
     ...token,
     destination,
     unlock: unlock ?? null,
-    ssh: {
-      // The first value counts for ssh.
-      sshOptions: raw.jump === undefined ? raw.sshOption : [`ProxyJump=${raw.jump}`, ...raw.sshOption],
-      ...(raw.config === undefined ? {} : { configFile: raw.config === "none" ? raw.config : checkFile(raw.config, "-F") }),
-      ...(raw.port === undefined ? {} : { port: parseNumber(raw.port, "-p", 1, 65535) }),
-      ...(raw.identity === undefined ? {} : { identity: checkFile(raw.identity, "-i") }),
-    },
+    ssh: checkSshOptions(raw),
     pty: raw.tty === true || raw.shell === true ? "force" : raw.tty === undefined ? "auto" : "forbid",
     command: raw.shell === true ? "shell" : command,
     tools: raw.tools === true ? readBundle() : null,

@@ -82,6 +82,27 @@ Examples:
 ${STATUS}
 `;
 
+export const DOCTOR_HELP = `
+What happens:
+  Each thing between the key and the program is looked at in order: Node.js and the native addon, the
+  module, the token, the key and its certificate; with a destination also the way to the bastion and
+  everything there, as connect would do it. What needs a broken thing is not reached; the rest goes on.
+  Nothing is changed, and what was made is taken away.
+
+Marks: \u2713 passed   ! works, and something should be mended   \u2717 failed   - not reached
+Below what failed stands what mends it: a command, or the sentence to send to somebody.
+docs/troubleshooting.md explains each.
+
+Examples:
+  tokenfwd doctor
+  tokenfwd doctor bastion --module MODULE
+  tokenfwd doctor bastion --json | jq '.checks[] | select(.status == "fail")'
+
+Exit status: that of the first check that failed, 0 when none did; warnings do not count.
+
+${STATUS}
+`;
+
 export const EXPORT_HELP = `
 What happens:
   ssh says how to reach DEST and logs in once to ask for the runtime directory there. stdout gets a Host

@@ -15,7 +15,7 @@ import { splitArgv } from "./raw-argv.js";
 /** What runs on a bastion too has statuses of its own for its failures, whatever stands after `--`. */
 const ON_A_BASTION: ReadonlySet<string> = new Set(["sign", "keys", "choria"]);
 /** Their stdout is one document, or another program's. */
-const WITHOUT_EVENTS: ReadonlySet<string> = new Set(["keys", "token", "choria"]);
+const WITHOUT_EVENTS: ReadonlySet<string> = new Set(["doctor", "keys", "token", "choria"]);
 
 /** Runs the process's own command line and ends the process. */
 export async function main(): Promise<void> {
@@ -45,6 +45,11 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
       noCommand("agent run");
       const { runAgent } = await import("./agent-run-command.js");
       status = await runAgent(options, log);
+    },
+    async doctor(destination, options) {
+      noCommand("doctor");
+      const { runDoctor } = await import("./doctor-command.js");
+      status = await runDoctor(destination, options, log);
     },
     async tokenList(options) {
       noCommand("token list");

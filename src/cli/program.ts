@@ -5,19 +5,28 @@
 import type { Command } from "commander";
 import { addBastionCommands, type BastionHandlers, newProgram } from "./bastion-program.js";
 import type { RawExportOptions } from "./export-command.js";
-import { AGENT_RUN_HELP, CONNECT_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
+import { AGENT_RUN_HELP, CONNECT_HELP, DOCTOR_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
 import type { RawTokenOptions } from "./options.js";
 import type { RawTokenListOptions } from "./token-list-command.js";
 
-/** The options of connect as commander hands them over. */
-export interface RawConnectOptions extends RawTokenOptions {
-  readonly unlock?: string;
-  readonly allowFullOverForward?: boolean;
+/** The options that say how to reach a destination, as commander hands them over. */
+export interface RawSshOptions {
   readonly sshOption: readonly string[];
   readonly config?: string;
   readonly port?: string;
   readonly identity?: string;
   readonly jump?: string;
+}
+
+/** The options of doctor as commander hands them over. */
+export interface RawDoctorOptions extends RawTokenOptions, RawSshOptions {
+  readonly json?: boolean;
+}
+
+/** The options of connect as commander hands them over. */
+export interface RawConnectOptions extends RawTokenOptions, RawSshOptions {
+  readonly unlock?: string;
+  readonly allowFullOverForward?: boolean;
   /** -t true, -T false, the last one wins. */
   readonly tty?: boolean;
   readonly shell?: boolean;
@@ -36,6 +45,7 @@ export interface RawAgentRunOptions extends RawTokenOptions {
 export interface Handlers extends BastionHandlers {
   connect(destination: string, options: RawConnectOptions): Promise<void>;
   agentRun(options: RawAgentRunOptions): Promise<void>;
+  doctor(destination: string | undefined, options: RawDoctorOptions): Promise<void>;
   tokenList(options: RawTokenListOptions): Promise<void>;
   exportByHand(options: RawExportOptions): Promise<void>;
 }
@@ -51,20 +61,26 @@ function withTokenOptions(command: Command): Command {
     .option("--hold <seconds>", "release a token that nobody uses after so long, or forever: keep it (default: 60)");
 }
 
-/** Builds the program. Parsing throws CommanderError instead of ending the process. */
-export function createProgram(handlers: Handlers): Command {
-  const program = newProgram("Use the hardware token in your workstation from a bastion.", PROGRAM_HELP);
-
-  const connect = withTokenOptions(program.command("connect").description("put the token on a bastion, until Ctrl-C or the end of CMD"))
-    .argument("<destination>", "as ssh takes it: a Host of ssh_config, host or user@host")
-    .usage("[options] <destination> [-- CMD...]")
-    .option("--unlock <when>", "now: ask the PIN before ready; later: when a program first needs it (default: now with CMD or --shell)")
-    .option("--allow-full-over-forward", "let --policy full be used from the bastion")
+function withSshOptions(command: Command): Command {
+  return command
     .option("--ssh-option <key=value>", "an ssh_config option, repeatable", (value: string, all: string[]) => [...all, value], [])
     .option("-F, --config <file>", "the ssh configuration file")
     .option("-p, --port <port>", "the SSH port")
     .option("-i, --identity <file>", "the SSH key file")
-    .option("-J, --jump <host>", "the jump host to go through, as [user@]host[:port]")
+    .option("-J, --jump <host>", "the jump host to go through, as [user@]host[:port]");
+}
+
+/** Builds the program. Parsing throws CommanderError instead of ending the process. */
+export function createProgram(handlers: Handlers): Command {
+  const program = newProgram("Use the hardware token in your workstation from a bastion.", PROGRAM_HELP);
+
+  const connect = withSshOptions(
+    withTokenOptions(program.command("connect").description("put the token on a bastion, until Ctrl-C or the end of CMD")),
+  )
+    .argument("<destination>", "as ssh takes it: a Host of ssh_config, host or user@host")
+    .usage("[options] <destination> [-- CMD...]")
+    .option("--unlock <when>", "now: ask the PIN before ready; later: when a program first needs it (default: now with CMD or --shell)")
+    .option("--allow-full-over-forward", "let --policy full be used from the bastion")
     .option("-t, --tty", "give CMD a terminal, or fail")
     .option("-T, --no-tty", "give CMD no terminal")
     .option("--shell", "open a login shell there, with both variables set, and end with it")
@@ -89,6 +105,15 @@ export function createProgram(handlers: Handlers): Command {
     .option("--json", "one JSON document on stdout")
     .addHelpText("after", TOKEN_LIST_HELP);
   list.action((options: RawTokenListOptions) => handlers.tokenList(options));
+
+  const doctor = withSshOptions(
+    withTokenOptions(program.command("doctor").description("look at each thing between the key and the program, and say what mends it")),
+  )
+    .argument("[destination]", "the bastion, as connect takes it (default: this workstation alone)")
+    .usage("[options] [destination]")
+    .option("--json", "one JSON document on stdout")
+    .addHelpText("after", DOCTOR_HELP);
+  doctor.action((destination: string | undefined, options: RawDoctorOptions) => handlers.doctor(destination, options));
 
   const byHand = program
     .command("export")

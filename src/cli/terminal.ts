@@ -16,6 +16,9 @@ export interface Terminal {
   askSecret(question: string | readonly string[], signal: AbortSignal, echo?: boolean): Promise<Buffer | null>;
 }
 
+/** Where nobody is to be asked. */
+export const noTerminal: Terminal = { available: false, ask: async () => null, askSecret: async () => null };
+
 const MAX_ANSWER_BYTES = 1024;
 
 /** The controlling terminal at `path`. Opened for each question and closed after it, so that nothing else is kept from reading. */

@@ -143,6 +143,7 @@ describe("the house", () => {
     const program = createProgram({
       connect: async () => {},
       agentRun: async () => {},
+      doctor: async () => {},
       tokenList: async () => {},
       exportByHand: async () => {},
       sign: async () => {},

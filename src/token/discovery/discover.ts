@@ -73,6 +73,7 @@ export async function findModule(token: string | null, options: Omit<DiscoverOpt
   if (others.length === 0) return path;
   throw new TokenfwdError("E_KEY_CHOICE", `${others.length + 1} modules show a token, and one must be named`, {
     hint: `choose: ${meant.map((each) => `--module ${shellWord(each.path)} (${each.token.label || "no label"})`).join(", or ")}`,
+    reason: "several-modules",
   });
 }
 
@@ -91,5 +92,5 @@ function notFound(token: string | null, modules: readonly SeenModule[], all: rea
       : token !== null && there !== ""
         ? `the tokens there are: ${there}; tokenfwd token list shows more`
         : "is the token plugged in, and initialised? tokenfwd token list says what is wrong with each module; --module names another";
-  return new TokenfwdError("E_TOKEN_NOT_FOUND", message, { hint });
+  return new TokenfwdError("E_TOKEN_NOT_FOUND", message, { hint, ...(looked.length === 0 ? { reason: "none-found" } : {}) });
 }

@@ -41,25 +41,32 @@ function rvOf(thrown: unknown): number | null {
 function loadError(modulePath: string, thrown: unknown): TokenfwdError {
   const path = printable(modulePath);
   const rv = rvOf(thrown);
-  if (rv !== null) return new TokenfwdError("E_MODULE_FAULT", `${path} answered C_GetFunctionList with ${rvName(rv)}`, { cause: thrown });
+  if (rv !== null)
+    return new TokenfwdError("E_MODULE_FAULT", `${path} answered C_GetFunctionList with ${rvName(rv)}`, {
+      cause: thrown,
+      reason: "refuses",
+    });
   const text = printable(thrown instanceof Error ? thrown.message : String(thrown));
   if (text.includes("C_GetFunctionList")) {
     return new TokenfwdError("E_MODULE", `${path} is a library but not a PKCS#11 module: it has no C_GetFunctionList`, {
       hint: "name the vendor's PKCS#11 module with --module; its documentation calls it a Cryptoki or PKCS#11 library",
+      reason: "not-a-module",
     });
   }
   return new TokenfwdError("E_MODULE", `${path} cannot be loaded: ${text}`, {
     hint: "run ldd on the module: a library that it needs may be missing",
+    reason: "unloadable",
   });
 }
 
-/** pkcs11js itself, which npm compiles at installation. Throws E_MODULE where that was not done. */
-function loadAddon(): Pkcs11js {
+/** pkcs11js itself, which npm compiles at installation. Throws E_MODULE where that was not done. Loads no module. */
+export function loadAddon(): Pkcs11js {
   try {
     return createRequire(import.meta.url)("pkcs11js") as Pkcs11js;
   } catch (cause) {
     throw new TokenfwdError("E_MODULE", "the native part of pkcs11js is not built, so no PKCS#11 module can be loaded", {
       hint: "npm's install scripts were not run: install a C++ compiler and python3, then npm rebuild pkcs11js, or npm install -g --allow-scripts=pkcs11js tokenfwd",
+      reason: "not-built",
       cause,
     });
   }
@@ -97,6 +104,7 @@ export function loadModule(modulePath: string): NativeModule {
     if (rv === CKR.CKR_OK || rv === CKR.CKR_CRYPTOKI_ALREADY_INITIALIZED) return;
     throw new TokenfwdError("E_MODULE_FAULT", `${printable(modulePath)} answered C_Initialize with ${rvName(rv)}`, {
       hint: "check the module's own configuration and that its service (pcscd or the vendor's daemon) runs",
+      reason: "refuses",
     });
   }
 

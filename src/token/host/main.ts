@@ -127,9 +127,12 @@ function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "sta
     }, MISSING_INTERVAL_MS).unref();
     send({ kind: "ready" });
   } catch (error) {
-    const { code, message, hint } = TokenfwdError.from(error);
-    send({ kind: "failed", code, message, hint: hint ?? null });
+    sendFailure(TokenfwdError.from(error));
   }
+}
+
+function sendFailure({ code, message, hint, reason }: TokenfwdError): void {
+  send({ kind: "failed", code, message, hint: hint ?? null, ...(reason === undefined ? {} : { reason }) });
 }
 
 /** Really logs out, through a session of its own where that is possible. */
@@ -264,8 +267,7 @@ function receive(body: Buffer): void {
 function endOnBug(error: unknown): void {
   if (error instanceof TokenfwdError) {
     // Not a bug: the module cannot be opened again, and the agent ends this process when it hears why.
-    const { code, message, hint } = error;
-    send({ kind: "failed", code, message, hint: hint ?? null });
+    sendFailure(error);
     return;
   }
   process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);

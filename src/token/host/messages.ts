@@ -72,7 +72,7 @@ export type ToHost =
 /** Host to agent. */
 export type FromHost =
   | { readonly kind: "ready" }
-  | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string; readonly hint: string | null }
+  | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string; readonly hint: string | null; readonly reason?: string }
   /** `begun` false: the call's `first` did not answer CKR_OK, and this is its answer. */
   | { readonly kind: "result"; readonly id: number; readonly result: CallResult; readonly begun?: boolean }
   | { readonly kind: "unlocked"; readonly id: number; readonly result: UnlockResult }

@@ -74,30 +74,40 @@ export function checkModuleFile(modulePath: string): string {
       `${shown} is p11-kit's own ${printable(denied)}, which leads to other modules and may lead back here`,
       {
         hint: "name the module of the token itself, for example opensc-pkcs11.so or libykcs11.so",
+        reason: "leads-elsewhere",
       },
     );
   }
   try {
     const real = realpathSync(modulePath);
     if (!statSync(real).isFile())
-      throw new TokenfwdError("E_MODULE", `${shown} is not a file`, { hint: "name the module's file with --module" });
+      throw new TokenfwdError("E_MODULE", `${shown} is not a file`, {
+        hint: "name the module's file with --module",
+        reason: "not-a-library",
+      });
     const architecture = architectureOf(real);
     if (architecture === "none") {
-      throw new TokenfwdError("E_MODULE", `${shown} is not a shared library`, { hint: "name the module's .so file with --module" });
+      throw new TokenfwdError("E_MODULE", `${shown} is not a shared library`, {
+        hint: "name the module's .so file with --module",
+        reason: "not-a-library",
+      });
     }
     if (architecture === "other") {
       throw new TokenfwdError("E_MODULE", `${shown} is built for another architecture than this program (${process.arch})`, {
         hint: `install the ${process.arch} build of the module`,
+        reason: "architecture",
       });
     }
     return real;
   } catch (error) {
     if (error instanceof TokenfwdError) throw error;
     const code = (error as NodeJS.ErrnoException).code;
-    const why = code === "ENOENT" || code === "ENOTDIR" ? "does not exist" : `cannot be read (${code ?? "unknown"})`;
+    const missing = code === "ENOENT" || code === "ENOTDIR";
+    const why = missing ? "does not exist" : `cannot be read (${code ?? "unknown"})`;
     throw new TokenfwdError("E_MODULE", `the PKCS#11 module ${shown} ${why}`, {
       cause: error,
       hint: "check the path given with --module; the module's package may not be installed",
+      reason: missing ? "missing" : "unreadable",
     });
   }
 }

@@ -124,7 +124,10 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         line.pump();
         return;
       case "failed":
-        loadFailure = new TokenfwdError(message.code, message.message, message.hint === null ? {} : { hint: message.hint });
+        loadFailure = new TokenfwdError(message.code, message.message, {
+          ...(message.hint === null ? {} : { hint: message.hint }),
+          ...(message.reason === undefined ? {} : { reason: message.reason }),
+        });
         return;
       case "result":
         line.answered(message);
@@ -178,6 +181,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
       state = "closed";
       const fault = new TokenfwdError("E_MODULE_FAULT", `${shownPath} ${reason} while it was loaded`, {
         hint: "try the module with pkcs11-tool --module PATH -L; update it or check that its service runs",
+        reason: killReason === null ? "crashes" : "hangs",
       });
       settleReady.reject(loadFailure ?? fault);
       settleReady = null;

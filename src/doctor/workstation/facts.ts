@@ -1,0 +1,56 @@
+/*
+ * The facts of the workstation, each by the functions that connect itself uses. It must never log in, and never choose one of
+ * several tokens or keys.
+ */
+import { type AgentPort, createAgent } from "../../agent/agent.js";
+import { type Inspection, inspectToken } from "../../agent/inspect.js";
+import { discoverModules, findModule } from "../../token/discovery/discover.js";
+import type { SeenModule } from "../../token/discovery/look.js";
+import { createTokenHost, type TokenHost } from "../../token/host/host.js";
+import type { DoctorGround } from "../context.js";
+import { type Fact, lazily } from "../lazy.js";
+
+export interface TokenFacts {
+  /** The modules that discovery looks at, with their tokens and public objects. Not needed where --module names one. */
+  readonly seen: Fact<readonly SeenModule[]>;
+  /** The path of the module that connect would use. Rejects as findModule. */
+  readonly module: Fact<string>;
+  /** The module in its process. Rejects as createTokenHost. */
+  readonly host: Fact<TokenHost>;
+  /** The tokens that --token means, and their public objects. Rejects as inspectToken. */
+  readonly inspection: Fact<Inspection>;
+  /** The key that connect would expose, `all`, or null. Rejects as connect's choice. */
+  readonly key: Fact<string | null>;
+  /** The agent as connect makes it. Nothing is unlocked. */
+  readonly agent: Fact<AgentPort>;
+}
+
+/** Nothing is looked at before it is asked for. */
+export function createTokenFacts({ options, signal, log, defer, chooseKey }: DoctorGround): TokenFacts {
+  const seen = lazily(() => discoverModules({ objects: true, signal, log }));
+  const module = lazily(async () => options.module ?? (await findModule(options.token, { signal, log })));
+  const host = lazily(async () => {
+    const { pinSource, holdMs } = options;
+    const opened = await createTokenHost({ modulePath: await module(), pinSource, holdMs, signal, log });
+    defer(() => opened.close());
+    return opened;
+  });
+  const inspection = lazily(async () => inspectToken(await host(), options.token, signal));
+  const key = lazily(async () => chooseKey(options.key, await inspection(), signal));
+  const agent = lazily(async () => {
+    const { token, profile, allowRawRsa, pinSource } = options;
+    const pinMode = pinSource.kind === "client" ? "client" : "ask";
+    const made = await createAgent({
+      host: await host(),
+      token,
+      key: await key(),
+      profile,
+      allowRawRsa,
+      pinMode,
+      inspection: await inspection(),
+    });
+    defer(() => made.close());
+    return made;
+  });
+  return { seen, module, host, inspection, key, agent };
+}

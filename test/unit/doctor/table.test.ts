@@ -1,0 +1,42 @@
+/*
+ * The table of ids and causes holds what the runner, the pages and scripts take for granted.
+ */
+import { describe, expect, it } from "vitest";
+import { TokenfwdError } from "../../../src/base/errors.js";
+import { ALL_CHECKS, nameCause } from "../../../src/doctor/table.js";
+
+const causes = ALL_CHECKS.flatMap((check) => Object.entries(check.causes).map(([cause, row]) => ({ check: check.id, cause, ...row })));
+
+describe("the table of doctor's checks", () => {
+  it("names each check once, in words that a script can rely on", () => {
+    const ids = ALL_CHECKS.map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const id of [...ids, ...causes.map(({ cause }) => cause)]) expect(id).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/);
+  });
+
+  it("lets a check need only checks before it", () => {
+    for (const [index, { id, needs }] of ALL_CHECKS.entries())
+      expect([id, needs.filter((need) => !ALL_CHECKS.slice(0, index).some((before) => before.id === need))]).toEqual([id, []]);
+  });
+
+  it("has at most one cause for a code and a reason, and one usual cause for a code", () => {
+    const coded = causes.filter(({ code }) => code !== null);
+    const pairs = coded.map(({ code, cause }) => `${code} ${cause}`);
+    expect(pairs.filter((pair, index) => pairs.indexOf(pair) !== index)).toEqual([]);
+    const usual = coded.filter((row) => row.usual === true).map(({ code }) => code);
+    expect(usual.filter((code, index) => usual.indexOf(code) !== index)).toEqual([]);
+  });
+
+  it("gives each cause a meaning in sentences and a mend", () => {
+    for (const { check, cause, meaning, mend } of causes) {
+      expect([check, cause, /^\S.*\.$/s.test(meaning)]).toEqual([check, cause, true]);
+      expect([check, cause, mend.length > 10]).toEqual([check, cause, true]);
+    }
+  });
+
+  it("names the cause of an error with which connect ends", () => {
+    expect(nameCause(new TokenfwdError("E_MODULE", "x", { reason: "not-built" }))).toEqual({ check: "native-addon", cause: "not-built" });
+    expect(nameCause(new TokenfwdError("E_MODULE_FAULT", "x", { reason: "hangs" }))).toEqual({ check: "module", cause: "hangs" });
+    expect(nameCause(new TokenfwdError("E_USAGE", "x"))).toBeNull();
+  });
+});
