@@ -7,10 +7,12 @@ import { printable } from "../base/printable.js";
 import { within } from "../base/within.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
 import { forwardRefused } from "./causes.js";
+import { dialThrough, listenOnLoopback } from "./loopback.js";
+import { bastionFiles, type CommandFile, commandDirectory, keepFiles } from "./remote/command-files.js";
 import { firstHelper } from "./remote/first-helper.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
-import { retryingSessions } from "./remote/sessions.js";
+import { onlyOneSession, retryingSessions } from "./remote/sessions.js";
 import { findToolsNode, sendTools, type Tools, type ToolsNode } from "./remote/tools.js";
 import { runCommand } from "./run-command.js";
 import { connectSsh2 } from "./ssh2/connect.js";
@@ -49,10 +51,11 @@ export async function connectBastion(options: BastionOptions): Promise<Bastion> 
       throw TokenfwdError.from(error);
     }
   };
-  const { lost } = await unlessStopped(opening.look());
+  const { lost, files } = await unlessStopped(opening.look());
   return {
     hostKey: transport.hostKey,
     lost,
+    files,
     open: (service) => unlessStopped(opening.open(service, lost)),
     close: () => opening.close(),
   };
@@ -81,6 +84,8 @@ class Opening {
   #place: Place | null = null;
   #oneSession = false;
   #sending = false;
+  /** In front of CMD's PATH, the first one first. */
+  readonly #searchFirst: string[] = [];
   #closing: Promise<void> | null = null;
 
   constructor(options: BastionOptions, transport: Transport) {
@@ -88,8 +93,8 @@ class Opening {
     this.#transport = transport;
   }
 
-  /** Everything that makes nothing on the bastion. Answers what tells of the connection's end. */
-  async look(): Promise<{ readonly lost: Promise<TokenfwdError> }> {
+  /** Everything that makes nothing on the bastion. Answers what tells of the connection's end, and the way to look further. */
+  async look(): Promise<Pick<Bastion, "lost" | "files">> {
     const { settings, ui, requirePty, tools } = this.#options;
     if (!this.#transport.strictKex)
       this.#warn("the bastion's ssh server is too old for strict key exchange (OpenSSH 9.6 or a patched one has it)");
@@ -116,7 +121,7 @@ class Opening {
       this.#warn("p11-kit-client.so was not found on the bastion: install p11-kit (Debian: p11-kit-modules, Fedora: p11-kit-server)");
 
     this.#looked = { probe, node: tools === undefined ? null : await findToolsNode(helper) };
-    return { lost: this.#lost(helper) };
+    return { lost: this.#lost(helper), files: bastionFiles(helper) };
   }
 
   async open(service: ForwardService, lost: Promise<TokenfwdError>): Promise<Forward> {
@@ -161,9 +166,13 @@ class Opening {
       tools,
       warnings: this.#warnings,
     };
+    if (tools !== null) this.#searchFirst.push(tools.directory);
     return {
       ready,
       run: (work, io) => this.#run(work, io, ready),
+      listenLoopback: (connected) => listenOnLoopback(this.#transport, connected, (text) => this.#warn(text)),
+      dial: (host, port, signal) => dialThrough(this.#transport, host, port, signal),
+      keep: (make) => this.#keep(helper, probe, place, make),
       lost,
       close: () => this.close(),
     };
@@ -198,20 +207,12 @@ class Opening {
     this.#options.ui.event("warning", { text });
   }
 
-  /** Learns whether a command can run beside the helper. Costs one short command. */
   async #countSessions(): Promise<void> {
-    const outcome = await this.#transport.exec("exit 0");
-    if (outcome.ok) {
-      outcome.value.stream.on("error", () => {}).resume();
-      outcome.value.stderr.resume();
-      await within(CLOSE_MS, outcome.value.exit);
-      outcome.value.close();
-    } else if (outcome.refused === "session") {
-      this.#oneSession = true;
-      this.#warn(
-        "the bastion allows one session per connection (MaxSessions 1): if the connection is lost while a command runs, the socket's directory stays there",
-      );
-    }
+    this.#oneSession = await onlyOneSession(this.#transport, CLOSE_MS);
+    if (!this.#oneSession) return;
+    this.#warn(
+      "the bastion allows one session per connection (MaxSessions 1): if the connection is lost while a command runs, the socket's directory stays there",
+    );
   }
 
   async #listen(helper: Helper, place: Place, service: ForwardService): Promise<void> {
@@ -247,6 +248,11 @@ class Opening {
     }
   }
 
+  async #keep(helper: Helper, probe: Probe, place: Place, make: (directory: string) => readonly CommandFile[]): Promise<void> {
+    if (this.#closing !== null) throw interrupted();
+    this.#searchFirst.unshift(await keepFiles(helper, probe, place, make(commandDirectory(probe, place))));
+  }
+
   async #run(work: RemoteWork, io: RunIo, ready: ForwardReady): Promise<ExitStatus> {
     if (this.#oneSession && this.#helper !== null) {
       // The command needs the only session there is; a new helper takes over when it has ended.
@@ -261,7 +267,7 @@ class Opening {
       work,
       {
         environment: { TOKENFWD_SOCKET: ready.remoteSocket, P11_KIT_SERVER_ADDRESS: ready.address },
-        searchFirst: ready.tools?.directory ?? null,
+        searchFirst: this.#searchFirst.length === 0 ? null : this.#searchFirst.join(":"),
       },
       io,
     );

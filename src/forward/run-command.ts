@@ -14,7 +14,7 @@ const ABORT_GRACE_MS = 1_000;
 /** What a command finds on the bastion. */
 export interface Surroundings {
   readonly environment: Readonly<Record<string, string>>;
-  /** A directory in front of the login's PATH. */
+  /** A directory in front of the login's PATH, or several with colons between them. */
   readonly searchFirst: string | null;
 }
 

@@ -33,8 +33,8 @@ export interface ExecChannel {
 
 /** Why the server refused a channel or a request. */
 export interface Refusal {
-  /** `silent`: no answer within the time that ConnectTimeout gives to each. */
-  readonly refused: "session" | "pty" | "exec" | "listen" | "open" | "closed" | "silent";
+  /** `silent`: no answer within the time that ConnectTimeout gives to each. `prohibited`: the server's own rules, not the network. */
+  readonly refused: "session" | "pty" | "exec" | "listen" | "open" | "prohibited" | "closed" | "silent";
   /** Printable. */
   readonly reason: string;
 }
@@ -57,6 +57,13 @@ export interface Transport {
   unlistenRemote(path: string): Promise<void>;
   /** Opens a connection to a Unix socket on the server. */
   openRemote(path: string): Promise<Outcome<Duplex>>;
+  /**
+   * Asks for a TCP port on the server's loopback, which the server chooses; answers it. Connections to it that come from its own
+   * loopback go to `connected`, and to nothing else.
+   */
+  listenLoopback(connected: (stream: Duplex) => void): Promise<Outcome<number>>;
+  /** Stops listening on such a port. */
+  unlistenLoopback(port: number): Promise<void>;
   /** Opens a TCP connection from the server to somewhere else, by the name that the server knows. */
   openTcp(host: string, port: number): Promise<Outcome<Duplex>>;
   /** Resolves when the connection has ended: null when we ended it, else why. Never rejects. */

@@ -3,6 +3,7 @@
  */
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { TokenfwdError } from "../base/errors.js";
+import type { BastionFiles, CommandFile } from "./remote/command-files.js";
 import type { Tools } from "./remote/tools.js";
 import type { SshSettings } from "./ssh-settings.js";
 
@@ -54,6 +55,8 @@ export interface Bastion {
   readonly hostKey: string;
   /** As Forward.lost. */
   readonly lost: Promise<TokenfwdError>;
+  /** What lies there, as a program that the log-in starts would find it. */
+  readonly files: BastionFiles;
   /**
    * Makes the socket; to be called once. Closed by itself when it rejects.
    * @throws TokenfwdError E_FORWARD_REFUSED, E_RUNTIME_DIR, E_PATH_TOO_LONG, E_REMOTE_SHELL, E_NOT_VERIFIED, E_SOCKET_FOREIGN,
@@ -106,6 +109,21 @@ export interface Forward {
    * stdout and stderr are not ended. @throws TokenfwdError E_USAGE (over 32 KiB, or a NUL), E_PTY_REFUSED, E_SSH
    */
   run(work: RemoteWork, io: RunIo): Promise<{ readonly code: number | null; readonly signal: string | null }>;
+  /**
+   * Makes a port on the bastion's loopback and answers it; connections of programs there go to `connected` until the forward closes.
+   * @throws TokenfwdError E_FORWARD_REFUSED, E_SSH_LOST
+   */
+  listenLoopback(connected: (stream: Duplex) => void): Promise<number>;
+  /**
+   * Opens a TCP connection from the bastion to somewhere else.
+   * @throws TokenfwdError E_FORWARD_REFUSED, E_SSH_LOST; an Error with a printable message where the bastion does not get there
+   */
+  dial(host: string, port: number, signal: AbortSignal): Promise<Duplex>;
+  /**
+   * Puts files for CMD into a directory of their own, which comes first on its PATH; `make` is told its path. They go when the forward
+   * closes, and so does what still runs with one of them. @throws TokenfwdError E_RUNTIME_DIR, E_REMOTE_SHELL, E_SSH_LOST
+   */
+  keep(make: (directory: string) => readonly CommandFile[]): Promise<void>;
   /** Resolves, never rejects, when the connection dies by itself. */
   readonly lost: Promise<TokenfwdError>;
   /** Removes what we made on the bastion, then ends the connection. Safe to call twice. */

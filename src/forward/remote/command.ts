@@ -39,8 +39,8 @@ function words(argv: readonly (string | Buffer)[]): string {
 }
 
 /**
- * A command line that runs `argv` with `environment` set, in place of the login shell. `searchFirst` is a directory that comes
- * first on the PATH which the login shell has made; it must hold no colon.
+ * A command line that runs `argv` with `environment` set, in place of the login shell. `searchFirst` is what comes first
+ * on the PATH which the login shell has made: a directory, or several with colons between them.
  * @throws TokenfwdError E_USAGE: nothing to run, a NUL byte, or more than 32 KiB
  */
 export function remoteCommand(

@@ -6,6 +6,7 @@
  * It is fed over stdin (see helper.ts), because a login shell such as csh would mangle or refuse it as an argument:
  * lines below 250 characters, no tab. Commands are lines `SEQ VERB ARGS`; answers are `key=value` lines between markers.
  */
+import { COMMAND_FILES_FUNCTIONS } from "./command-files-script.js";
 import { TOOLS_FUNCTIONS } from "./tools-script.js";
 
 /** What the first line of a helper's output ends with once it reads; `nonce` is hex. */
@@ -47,7 +48,7 @@ unset TMOUT
 P0=$PATH
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin; export PATH
 uid=$(id -u)
-RT= RTKIND=none BASE= D= S= K= ID= MADE=0
+RT= RTKIND=none BASE= D= S= K= ID= MADE=0 LAST=0
 say() { printf '%s=%s\n' "$1" "$2"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 meta() { set -- $(ls -ldn "$1" 2>/dev/null); mode=$1; owner=$3; }
@@ -172,6 +173,7 @@ clean() {
     if test "$oid" = "$ID"; then
       if test -h "$K" && test "$(readlink "$K")" = "$S"; then rm -f "$K"; fi
       test "$MADE" = 1 && rmdir "$RT/p11-kit" 2>/dev/null
+      drop
       strip
       rm -f "$S" "$D/made" "$D/owner"
       rmdir "$D" 2>/dev/null
@@ -182,7 +184,7 @@ clean() {
   test "$RTKIND" = tmp && rmdir "$RT" 2>/dev/null
   D= BASE=
 }
-${TOOLS_FUNCTIONS}# Does anything answer the version byte at a socket? answers, silent, refused, or unknown: no tool, or no permission.
+${TOOLS_FUNCTIONS}${COMMAND_FILES_FUNCTIONS}# Does anything answer the version byte at a socket? answers, silent, refused, or unknown: no tool, or no permission.
 ping() {
   r= w=
   if has perl; then
@@ -227,6 +229,11 @@ while IFS= read -r line; do
     link) link;;
     findnode) findnode;;
     put) put "$1" "$2";;
+    login) login "$1";;
+    present) present "$1";;
+    block) block "$1";;
+    keep) keep "$1" "$2" "$3";;
+    drop) drop; say drop ok;;
     pingsock) ping "$RT/tokenfwd/$1/p11.sock";;
     pingknown) ping "$RT/p11-kit/pkcs11";;
     release) trap - EXIT; say release ok;;
@@ -235,5 +242,6 @@ while IFS= read -r line; do
   esac
   printf '%s %s end\n' "$M" "$q"
   case $v in release|exit) exit 0;; esac
+  test $LAST = 0 || exit 1
 done
 `;

@@ -34,10 +34,11 @@ export interface Helper {
 }
 
 const PATH = /^\/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u;
+const ANY_PATH = /^$|^\/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u;
 const WORD = /^[a-z][a-z-]{0,30}$/;
 const PATTERNS: Readonly<Record<string, RegExp>> = {
   uid: /^\d{1,10}$/,
-  rt: /^$|^\/[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,1023}$/u,
+  rt: ANY_PATH,
   rtkind: /^(XDG_RUNTIME_DIR|run|tmp|none)$/,
   skipped: /^(XDG_RUNTIME_DIR|run|tmp) [a-z]{1,20}$/,
   os: /^[A-Za-z0-9_./-]{1,40}$/,
@@ -64,6 +65,16 @@ const PATTERNS: Readonly<Record<string, RegExp>> = {
   sum: /^[0-9a-f]{0,64}$/,
   run: /^\d{1,3}$/,
   said: /^[ -~]{0,200}$/,
+  home: ANY_PATH,
+  cwd: ANY_PATH,
+  user: /^[^\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\uFFFD]{0,100}$/u,
+  program: PATH,
+  present: /^\d{1,2}$/,
+  unreadable: /^\d{1,2}$/,
+  size: /^\d{1,12}$/,
+  hex: /^([0-9a-f]{2}){0,3500}$/,
+  keep: /^ok$/,
+  drop: /^ok$/,
   release: /^ok$/,
   clean: /^ok$/,
 };

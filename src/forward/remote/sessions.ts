@@ -1,7 +1,8 @@
 /*
- * Opening a session on a server that allows one at a time (MaxSessions 1). It must never be used for a connection's
- * first session: a refusal of that one is final.
+ * How many sessions a server allows on one connection, and opening one where it is one at a time (MaxSessions 1). It must never be used
+ * for a connection's first session: a refusal of that one is final.
  */
+import { within } from "../../base/within.js";
 import type { Transport } from "../transport.js";
 
 const TRIES = 20;
@@ -19,4 +20,15 @@ export function retryingSessions(transport: Transport): Transport {
       }
     },
   };
+}
+
+/** Whether a command can run beside the session that there is; answers false too where the server does not say. Costs one short command. */
+export async function onlyOneSession(transport: Transport, closeMs: number): Promise<boolean> {
+  const outcome = await transport.exec("exit 0");
+  if (!outcome.ok) return outcome.refused === "session";
+  outcome.value.stream.on("error", () => {}).resume();
+  outcome.value.stderr.resume();
+  await within(closeMs, outcome.value.exit);
+  outcome.value.close();
+  return false;
 }

@@ -15,6 +15,7 @@ import { type Authentication, createAuthentication } from "./auth.js";
 import { channelStream } from "./channel-stream.js";
 import { authError, connectionError } from "./connection-error.js";
 import { createHostKeyCheck } from "./host-key.js";
+import { createLoopbackPorts } from "./loopback-ports.js";
 
 const MAX_DEBUG_TEXTS = 100;
 /** A server could fill the log with them while a person types. */
@@ -27,6 +28,13 @@ export interface Ssh2Options {
   /** How the connection below ends, where `dial` goes through one. */
   readonly below?: Promise<TokenfwdError | null>;
 }
+
+/** Asks the server for one thing, within the time that it has for each; an answer that comes later goes to `discard`. */
+export type Attempt = <T>(
+  refused: Refusal["refused"],
+  start: (done: (error: Error | undefined | null, value?: T) => void) => void,
+  discard?: (late: T) => void,
+) => Promise<Outcome<T>>;
 
 /**
  * Checks the host key and logs in, on the connection that `dial` begins to make and that is owned from then on.
@@ -170,7 +178,7 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
     else connectedTo(channelStream(accept() as ClientChannel));
   });
 
-  const attempt = <T>(
+  const attempt: Attempt = <T>(
     refused: Refusal["refused"],
     start: (done: (error: Error | undefined | null, value?: T) => void) => void,
     discard: (late: T) => void = () => {},
@@ -182,8 +190,11 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
         settled = true;
         resolve(outcome);
       };
-      const fail = (error: Error, kind: Refusal["refused"] = refused) =>
-        settle({ ok: false, refused: kind, reason: printable(error.message) });
+      const fail = (error: Error & { reason?: number }, kind: Refusal["refused"] = refused) => {
+        // SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1).
+        const prohibited = kind === "open" && error.reason === 1;
+        settle({ ok: false, refused: prohibited ? "prohibited" : kind, reason: printable(error.message) });
+      };
       const seconds = settings.connectTimeoutMs / 1000;
       const patience = setTimeout(() => fail(new Error(`no answer in ${seconds} s`), "silent"), settings.connectTimeoutMs);
       void closed.then(() => fail(new Error("the connection is closed"), "closed"));
@@ -198,10 +209,13 @@ export async function connectOver(dial: () => Duplex, options: Ssh2Options): Pro
       }
     });
 
+  const loopbackPorts = createLoopbackPorts(client, attempt);
   return {
     hostKey,
     strictKex,
     closed,
+    listenLoopback: loopbackPorts.listen,
+    unlistenLoopback: loopbackPorts.unlisten,
     debugTexts: () => debugTexts,
     async exec(command, { pty } = {}) {
       const outcome = await attempt<ClientChannel>(

@@ -43,6 +43,13 @@ const READY = {
   warnings: [],
 } as const;
 
+const notAskedFor = async (): Promise<never> => {
+  throw new Error("not asked for");
+};
+/** What only --choria asks of a bastion and of a forward. */
+const FILES: Bastion["files"] = { login: notAskedFor, present: notAskedFor, read: notAskedFor };
+const UNASKED = { listenLoopback: notAskedFor, dial: notAskedFor, keep: notAskedFor };
+
 /** Stand-ins that write down what is done to them. */
 function world(
   given: {
@@ -74,6 +81,7 @@ function world(
     close: async () => void log.push("agent closed"),
   } as unknown as AgentPort;
   const forward: Forward = {
+    ...UNASKED,
     ready: { ...READY, ...given.ready },
     run: async () => {
       log.push("run");
@@ -108,6 +116,7 @@ function world(
       log.push("ssh");
       return {
         hostKey: "SHA256:abc",
+        files: FILES,
         lost,
         open: async () => {
           log.push("forward");
@@ -149,6 +158,7 @@ function world(
 /** A bastion that opens this forward. */
 const bastionOf = (forward: Forward): Bastion => ({
   hostKey: READY.hostKey,
+  files: FILES,
   lost: forward.lost,
   open: async () => forward,
   close: () => forward.close(),
@@ -191,6 +201,7 @@ test("every event name that a connect emits is a pinned one", async () => {
         options.ui.event("hostkey", { fingerprint: "SHA256:abc" });
         options.ui.event("warning", { text: "careful" });
         return bastionOf({
+          ...UNASKED,
           ready: READY,
           run: async () => ({ code: 0, signal: null }),
           lost: new Promise(() => {}),
@@ -215,7 +226,8 @@ test("a warning that was said while connecting is not said again at ready", asyn
       connectBastion: async (options: BastionOptions) => {
         options.ui.event("warning", { text: "careful" });
         const ready = { ...READY, warnings: ["careful", "and slow"] };
-        return bastionOf({ ready, run: async () => ({ code: 0, signal: null }), lost: new Promise(() => {}), close: async () => {} });
+        const run = async () => ({ code: 0, signal: null });
+        return bastionOf({ ...UNASKED, ready, run, lost: new Promise(() => {}), close: async () => {} });
       },
     },
   );
@@ -346,6 +358,7 @@ test("local stdin is not read while a PIN is asked for, and nothing of it is los
   it.stdin.isTTY = true;
   const got: string[] = [];
   const forward: Forward = {
+    ...UNASKED,
     ready: READY,
     run: (_, io) => {
       io.stdin.on("data", (chunk: Buffer) => void got.push(chunk.toString()));
@@ -420,6 +433,7 @@ test("a stock server that ends while the socket is proved is the error, and not 
       openStock: async () => ({ ...stock, close: async () => void it.log.push("stock closed") }),
       connectBastion: async () => ({
         hostKey: READY.hostKey,
+        files: FILES,
         lost: new Promise(() => {}),
         open: () => {
           end(new TokenfwdError("E_STOCK", "it ended"));
