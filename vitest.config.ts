@@ -11,7 +11,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    reporters: ["default", "./test/support/summary-reporter.ts"],
+    reporters: ["default", "./test/support/choria/reporter.ts", "./test/support/summary-reporter.ts"],
     allowOnly: process.env["CI"] !== "true",
   },
 });

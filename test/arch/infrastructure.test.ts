@@ -42,16 +42,17 @@ describe("npm run setup", () => {
 });
 
 describe("the summary", () => {
-  const run = (source: string, ci: string) => {
+  const run = (source: string, ci: string, path = process.env["PATH"]) => {
     const root = mkdtempSync(join(dir, "run-"));
     symlinkSync(join(ROOT, "node_modules"), join(root, "node_modules"));
     writeFileSync(join(root, "a.test.mjs"), source);
     const words = [join(ROOT, "node_modules/vitest/vitest.mjs"), "run", "--root", root, "--globals", "--config", "none.config.mjs"];
     writeFileSync(join(root, "none.config.mjs"), "export default {};\n");
-    const reporters = ["--reporter", "dot", "--reporter", join(ROOT, "test/support/summary-reporter.ts")];
+    const reporters = ["dot", join(ROOT, "test/support/choria/reporter.ts"), join(ROOT, "test/support/summary-reporter.ts")];
     // Without vitest's own variables, which would tell the inner run that it is a worker.
-    const env = { PATH: process.env["PATH"], HOME: process.env["HOME"], CI: ci };
-    const done = spawnSync(process.execPath, [...words, ...reporters], { cwd: root, encoding: "utf8", env });
+    const env = { PATH: path, HOME: process.env["HOME"], CI: ci };
+    const named = reporters.flatMap((reporter) => ["--reporter", reporter]);
+    const done = spawnSync(process.execPath, [...words, ...named], { cwd: root, encoding: "utf8", env });
     const lines = plain(done.stdout).trimEnd().split("\n");
     return { status: done.status, last: lines.at(-1), output: `${plain(done.stdout)}${plain(done.stderr)}` };
   };
@@ -75,6 +76,16 @@ describe("the summary", () => {
     expect(done).toMatchObject({ status: 1, last: "1 passed, 0 failed, 1 skipped" });
     expect(done.output).toContain("skipped without a line in test/skips.txt: a test nobody listed");
     expect(run(source, "")).toMatchObject({ status: 0, last: "1 passed, 0 failed, 1 skipped" });
+  });
+
+  it("says when the real choria is not tried, where a file wants it", () => {
+    const old = join(dir, "old-go");
+    mkdirSync(old);
+    writeFileSync(join(old, "go"), "#!/bin/sh\necho go version go1.19.8 linux/amd64\n", { mode: 0o755 });
+    const path = `${old}:${process.env["PATH"]}`;
+    const wants = run("// ../support/choria/network.js\nit('a', () => {});", "true", path);
+    expect(wants.output).toContain("the real choria is not tried: Go 1.25 or newer is needed, this is go version go1.19.8 linux/amd64\n");
+    expect(run("it('a', () => {});", "true", path).output).not.toContain("choria");
   });
 });
 

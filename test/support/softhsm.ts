@@ -52,6 +52,13 @@ export interface SoftHsm extends AsyncDisposable {
   readonly keys: { readonly rsa?: SoftHsmKey; readonly ec?: SoftHsmKey };
   /** Runs pkcs11-tool on this token's module and answers its output; rejects on a non-zero exit. */
   pkcs11Tool(...args: string[]): Promise<{ stdout: string; stderr: string }>;
+  /** Puts a key of a PEM file on the token, with its certificate where one is named. */
+  importKey(key: {
+    readonly id: string;
+    readonly label: string;
+    readonly keyFile: string;
+    readonly certificateFile?: string;
+  }): Promise<void>;
   /** Adds a second token with the same PINs to the same directory. */
   addToken(label: string): Promise<void>;
   /** Removes the directory. Safe to call twice. */
@@ -70,15 +77,25 @@ export async function createSoftHsm(options: SoftHsmOptions = {}): Promise<SoftH
   const initialize = (name: string) => run("softhsm2-util", ["--init-token", "--free", "--label", name, "--pin", pin, "--so-pin", soPin]);
   const dispose = () => rm(dir, { recursive: true, force: true });
 
+  const importKey: SoftHsm["importKey"] = async ({ id, label: name, keyFile, certificateFile }) => {
+    await run("softhsm2-util", ["--import", keyFile, "--token", label, "--label", name, "--id", id, "--pin", pin]);
+    if (certificateFile === undefined) return;
+    const der = join(dir, `${id}.der`);
+    await run("openssl", ["x509", "-in", certificateFile, "-outform", "DER", "-out", der]);
+    const where = ["--token-label", label, "--login", "--pin", pin];
+    await pkcs11Tool(...where, "--write-object", der, "--type", "cert", "--id", id, "--label", name);
+  };
+
   async function makeKey(name: "rsa" | "ec", id: string, genpkey: readonly string[]): Promise<SoftHsmKey> {
     const keyFile = join(dir, `${name}.key`);
     const publicKeyFile = join(dir, `${name}.pub`);
     await run("openssl", ["genpkey", ...genpkey, "-out", keyFile]);
     await run("openssl", ["pkey", "-in", keyFile, "-pubout", "-out", publicKeyFile]);
-    await run("softhsm2-util", ["--import", keyFile, "--token", label, "--label", `${name} key`, "--id", id, "--pin", pin]);
-    if (!certificates) return { id, label: `${name} key`, keyFile, publicKeyFile, certificateFile: null };
+    if (!certificates) {
+      await importKey({ id, label: `${name} key`, keyFile });
+      return { id, label: `${name} key`, keyFile, publicKeyFile, certificateFile: null };
+    }
     const certificateFile = join(dir, `${name}.crt`);
-    const der = join(dir, `${name}.der`);
     const ca = ["-CA", join(dir, "ca.crt"), "-CAkey", join(dir, "ca.key")];
     await run("openssl", [
       "req",
@@ -94,9 +111,7 @@ export async function createSoftHsm(options: SoftHsmOptions = {}): Promise<SoftH
       "-out",
       certificateFile,
     ]);
-    await run("openssl", ["x509", "-in", certificateFile, "-outform", "DER", "-out", der]);
-    const where = ["--token-label", label, "--login", "--pin", pin];
-    await pkcs11Tool(...where, "--write-object", der, "--type", "cert", "--id", id, "--label", `${name} key`);
+    await importKey({ id, label: `${name} key`, keyFile, certificateFile });
     return { id, label: `${name} key`, keyFile, publicKeyFile, certificateFile };
   }
 
@@ -124,6 +139,7 @@ export async function createSoftHsm(options: SoftHsmOptions = {}): Promise<SoftH
       caFile: certificates && objects !== "none" ? caFile : null,
       keys,
       pkcs11Tool,
+      importKey,
       addToken: async (name) => {
         await initialize(name);
       },

@@ -4,9 +4,9 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
+import { freePort } from "./free-port.js";
 
 export interface SshdOptions {
   /** Lines of sshd_config that go before ours (the first value wins in sshd). */
@@ -74,15 +74,6 @@ function descendants(pid: number): number[] {
   const found = [pid];
   for (let i = 0; i < found.length; i++) found.push(...(parents.get(found[i] ?? -1) ?? []));
   return found;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }
 
 async function launch(within: readonly string[], configFile: string, logged: { text: string }): Promise<ChildProcess | null> {
