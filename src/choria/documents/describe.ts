@@ -1,0 +1,61 @@
+/*
+ * A request in one line for a person: what is done, where, and by whom. It must never leave out anything that widens what is
+ * done, and what it cuts short it counts.
+ */
+import { printable } from "../../base/printable.js";
+import { DocumentError } from "./json.js";
+import { type ChoriaRequest, isCallerId, parseBody, parseRequest, type RequestFilter } from "./request.js";
+
+const MAX_ITEMS = 4;
+const MAX_ITEM_LENGTH = 60;
+/** Beyond this a request is good for longer than any stock client asks for. */
+const USUAL_TTL_SECONDS = 300;
+
+/** `rpcutil#ping in mcollective, filter: fact os.family==Debian, by choria=ptittle`. Printable. */
+export function describeRequest({ message, envelope }: ChoriaRequest): string {
+  const { agent, collective, callerid, ttl, filter } = envelope;
+  const body = parseBody(agent, message);
+  const action = body.kind === "rpc" ? `${agent}#${body.action}` : agent;
+  const long = ttl > USUAL_TTL_SECONDS ? `, good for ${ttl} s` : "";
+  return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}`, 2_000);
+}
+
+/**
+ * What an agent says of a document that is signed for the purpose `choria-request`; null when it is no request that its signer
+ * would sign, and must not be signed.
+ */
+export function describeDocument(document: Buffer): { readonly line: string } | null {
+  try {
+    const request = parseRequest(document);
+    return isCallerId(request.envelope.callerid) ? { line: describeRequest(request) } : null;
+  } catch (thrown) {
+    if (thrown instanceof DocumentError) return null;
+    throw thrown;
+  }
+}
+
+function describeFilter({ fact, cf_class, agent, identity, compound }: RequestFilter, asked: string): string {
+  // A direct request names its own agent here.
+  const agents = agent.filter((name) => name !== asked);
+  const parts = [
+    listed("identity", identity),
+    listed(
+      "fact",
+      fact.map((each) => `${each.fact}${each.operator}${each.value}`),
+    ),
+    listed("class", cf_class),
+    listed("agent", agents),
+    listed(
+      "compound",
+      compound.map((terms) => terms.map(({ expr }) => expr).join(" and ")),
+    ),
+  ].filter((part) => part !== null);
+  return parts.length === 0 ? "none" : parts.join("; ");
+}
+
+function listed(what: string, items: readonly string[]): string | null {
+  if (items.length === 0) return null;
+  const shown = items.slice(0, MAX_ITEMS).map((item) => printable(item, MAX_ITEM_LENGTH));
+  const more = items.length > MAX_ITEMS ? ` and ${items.length - MAX_ITEMS} more` : "";
+  return `${what} ${shown.join(", ")}${more}`;
+}

@@ -1,0 +1,73 @@
+import { describe, expect, it } from "vitest";
+import { describeDocument, describeRequest } from "../../../../src/choria/documents/describe.js";
+import { type ChoriaRequest, formatRequest, type RequestEnvelope, type RequestFilter } from "../../../../src/choria/documents/request.js";
+
+const NO_FILTER: RequestFilter = { fact: [], cf_class: [], agent: [], identity: [], compound: [] };
+const ENVELOPE: RequestEnvelope = {
+  requestid: "0123456789abcdef0123456789abcdef",
+  senderid: "bastion.example.net",
+  callerid: "choria=ptittle",
+  collective: "mcollective",
+  agent: "rpcutil",
+  ttl: 60,
+  time: 1_795_418_660,
+  filter: NO_FILTER,
+};
+
+function request(envelope: Partial<RequestEnvelope> = {}, message?: string): ChoriaRequest {
+  const whole = { ...ENVELOPE, ...envelope };
+  return { message: message ?? JSON.stringify({ agent: whole.agent, action: "ping", data: {} }), envelope: whole };
+}
+const withFilter = (filter: Partial<RequestFilter>): string => describeRequest(request({ filter: { ...NO_FILTER, ...filter } }));
+
+describe("describeRequest", () => {
+  it("says agent, action, collective, filter and caller in one line", () => {
+    expect(describeRequest(request())).toBe("rpcutil#ping in mcollective, filter: none, by choria=ptittle");
+  });
+
+  it("says each kind of filter, and leaves out the agent that a direct request names again", () => {
+    const filter = {
+      identity: ["node1.example.net"],
+      fact: [{ fact: "os.family", operator: "==", value: "Debian" }],
+      cf_class: ["apache"],
+      agent: ["rpcutil", "package"],
+      compound: [[{ expr: "with('x')" }, { expr: "y" }]],
+    };
+    expect(withFilter(filter)).toBe(
+      "rpcutil#ping in mcollective, filter: identity node1.example.net; fact os.family==Debian; class apache; agent package; compound with('x') and y, by choria=ptittle",
+    );
+    expect(withFilter({ agent: ["rpcutil"] })).toContain("filter: none");
+  });
+
+  it("counts what it does not show", () => {
+    const identity = Array.from({ length: 2_000 }, (_, index) => `node${index}`);
+    expect(withFilter({ identity })).toContain("identity node0, node1, node2, node3 and 1996 more, by");
+    expect(withFilter({ identity: ["x".repeat(4_000)] })).toContain(`identity ${"x".repeat(60)}..., by`);
+  });
+
+  it("names a discovery, and a time that no stock client asks for", () => {
+    expect(describeRequest(request({ agent: "discovery" }, "cGluZw=="))).toBe("discovery in mcollective, filter: none, by choria=ptittle");
+    expect(describeRequest(request({ ttl: 86_400 }))).toMatch(/, good for 86400 s$/);
+  });
+
+  it("lets no control character through", () => {
+    expect(withFilter({ identity: ["\u001b[2K\rnode"] })).toContain("identity \\x1b[2K\\x0dnode, by");
+  });
+});
+
+describe("describeDocument", () => {
+  it("describes a request", () => {
+    expect(describeDocument(Buffer.from(formatRequest(request())))).toEqual({
+      line: "rpcutil#ping in mcollective, filter: none, by choria=ptittle",
+    });
+  });
+
+  it.each([
+    ["what does not parse", Buffer.from("junk")],
+    ["a digest", Buffer.alloc(32, 0x5a)],
+    ["a callerid of which servers read a part", Buffer.from(formatRequest(request({ callerid: "choria=ptittle root" })))],
+    ["a callerid of another kind", Buffer.from(formatRequest(request({ callerid: "up=ptittle" })))],
+  ])("has nothing to say of %s", (_name, document) => {
+    expect(describeDocument(document)).toBeNull();
+  });
+});
