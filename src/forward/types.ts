@@ -4,8 +4,12 @@
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { TokenfwdError } from "../base/errors.js";
 import type { BastionFiles, CommandFile } from "./remote/command-files.js";
+import type { Place, Probe } from "./remote/place.js";
+import type { Survey } from "./remote/survey.js";
 import type { Tools } from "./remote/tools.js";
 import type { SshSettings } from "./ssh-settings.js";
+import type { Outcome } from "./transport.js";
+import type { Verification } from "./verify.js";
 
 /** Everything a person is asked or told. Texts are printable. */
 export interface ForwardUi {
@@ -65,6 +69,43 @@ export interface Bastion {
   open(service: ForwardService): Promise<Forward>;
   /** As Forward.close, whether it was opened or not. */
   close(): Promise<void>;
+}
+
+/** A bastion for who wants to know more of it than whether it can be used. */
+export interface SeenBastion extends Bastion {
+  /** What was seen of it. */
+  readonly looked: BastionFacts;
+  /** What `open` does, step by step. */
+  readonly steps: BastionSteps;
+}
+
+/** What a bastion shows before anything is made there. Texts are printable. */
+export interface BastionFacts {
+  readonly probe: Probe;
+  /** Whether it gives a terminal. */
+  readonly pty: boolean;
+  /** What the login shell prints before it runs a command; empty for a quiet one. */
+  readonly said: string;
+  /** MaxSessions 1. */
+  readonly oneSession: boolean;
+  readonly strictKex: boolean;
+}
+
+/**
+ * The steps of `Bastion.open`, for who wants to know of each whether it works: claim, listen, prove, dial, in this order, each once but
+ * the last. None closes the connection; what they make goes with it. They reject as `open` does.
+ */
+export interface BastionSteps {
+  /** Takes the directory of the socket. */
+  claim(): Promise<Place>;
+  /** Has sshd make the socket. */
+  listen(service: Pick<ForwardService, "attach">): Promise<void>;
+  /** Calls the socket from the bastion's side. */
+  prove(service: ForwardService): Promise<Verification & { readonly via: string }>;
+  /** Another connection from there to the socket, by the way on which it was proved. */
+  dial(): Promise<Outcome<Duplex>>;
+  /** What else lies on the bastion that bears upon the token. Needs none of the others. */
+  survey(): Promise<Survey>;
 }
 
 /** What runs on the bastion: words, byte for byte, or the login shell. */

@@ -2,10 +2,12 @@
  * Gets to the socket from the bastion's side, to verify it: through sshd, else through a program that is already there.
  * It must never take a way that does not work for a socket that does not.
  */
+
+import type { Duplex } from "node:stream";
 import { TokenfwdError } from "../base/errors.js";
 import { printable, shellWord } from "../base/printable.js";
 import { type BridgeTool, openBridge } from "./remote/bridge.js";
-import type { Transport } from "./transport.js";
+import type { Outcome, Transport } from "./transport.js";
 import type { ForwardService, ForwardUi } from "./types.js";
 import { type NonceWatch, type Verification, verifyStream } from "./verify.js";
 
@@ -19,14 +21,18 @@ interface PlaceVerification {
   readonly why: string;
 }
 
-export interface ProofDeps {
+/** What it takes to get to a socket from the bastion's side. */
+export interface WayIn {
   readonly transport: Transport;
   readonly tools: readonly BridgeTool[];
   readonly path: string;
-  readonly watch: NonceWatch;
-  readonly service: Pick<ForwardService, "expectedSlots" | "offerVersion">;
   /** Whether a program can run beside what runs already. */
   readonly mayExec: boolean;
+}
+
+export interface ProofDeps extends WayIn {
+  readonly watch: NonceWatch;
+  readonly service: Pick<ForwardService, "expectedSlots" | "offerVersion">;
   readonly ui: Pick<ForwardUi, "event">;
   readonly warn: (text: string) => void;
 }
@@ -35,17 +41,18 @@ export interface ProofDeps {
  * Fails unless the socket leads here; not passed only where nothing lets us look from the bastion's side.
  * @throws TokenfwdError E_NOT_VERIFIED, E_SOCKET_FOREIGN
  */
-export async function provePlace({ transport, tools, path, watch, service, mayExec, ui, warn }: ProofDeps): Promise<Verification> {
+export async function provePlace({ watch, service, ui, warn, ...wayIn }: ProofDeps): Promise<Verification & { readonly via: string }> {
+  const { path } = wayIn;
   const slots = await service.expectedSlots();
-  const { result, via, why } = await verifyPlace(transport, tools, path, watch, slots, mayExec, service.offerVersion);
+  const { result, via, why } = await verifyPlace(wayIn, watch, slots, service.offerVersion);
   if (result === null) {
     ui.event("verify", { verified: "no", reason: why });
     warn(`the socket could not be verified from the bastion: ${why}`);
-    return { passed: false, answered: false, foreign: false, reason: why };
+    return { passed: false, answered: false, foreign: false, reason: why, via };
   }
   if (result.passed) {
     ui.event("verify", { verified: "rpc", via, rttMs: result.rttMs });
-    return result;
+    return { ...result, via };
   }
   if (result.foreign) {
     throw new TokenfwdError("E_SOCKET_FOREIGN", `somebody else answers on ${printable(path)}: ${result.reason}`, {
@@ -59,14 +66,23 @@ export async function provePlace({ transport, tools, path, watch, service, mayEx
   });
 }
 
-/** Verifies the socket at `path`. `mayExec`: whether a program can run beside what runs already. */
+/** A connection to a socket that has been proved: through sshd, else through the first program that starts. */
+export async function reachPlace({ transport, tools, path, mayExec }: WayIn): Promise<Outcome<Duplex>> {
+  let outcome = await transport.openRemote(path);
+  for (const tool of mayExec ? PREFERENCE : []) {
+    if (outcome.ok) break;
+    if (!tools.includes(tool)) continue;
+    const bridge = await openBridge(transport, tool, path);
+    if ("stream" in bridge) outcome = { ok: true, value: bridge.stream };
+  }
+  return outcome;
+}
+
+/** Verifies the socket, by the first way that leads to it. */
 async function verifyPlace(
-  transport: Transport,
-  tools: readonly BridgeTool[],
-  path: string,
+  { transport, tools, path, mayExec }: WayIn,
   watch: NonceWatch,
   slots: readonly bigint[],
-  mayExec: boolean,
   offerVersion: 0 | 2 = 2,
 ): Promise<PlaceVerification> {
   const opened = await transport.openRemote(path);

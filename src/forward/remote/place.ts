@@ -24,14 +24,19 @@ export interface Probe {
   readonly tools: readonly BridgeTool[];
   readonly p11Kit: string | null;
   readonly p11KitClient: string | null;
+  /** The path of the login shell, null where it has a strange one or none. */
+  readonly loginShell: string | null;
 }
 
 export interface Place {
   readonly name: string;
   readonly socket: string;
+  /** A dead socket lay there and was taken away. */
+  readonly cleared: boolean;
 }
 
-const first = (answer: Answer, key: string): string | null => answer.get(key)?.[0] || null;
+/** The first value of a key that is not empty. */
+export const first = (answer: Answer, key: string): string | null => answer.get(key)?.[0] || null;
 
 /** Asks the helper. @throws TokenfwdError E_RUNTIME_DIR, E_REMOTE_SHELL */
 export async function probeBastion(helper: Helper): Promise<Probe> {
@@ -64,6 +69,7 @@ export async function probeBastion(helper: Helper): Promise<Probe> {
     tools: (answer.get("tool") ?? []) as readonly BridgeTool[],
     p11Kit: first(answer, "p11kit"),
     p11KitClient: first(answer, "client"),
+    loginShell: first(answer, "shell"),
   };
 }
 
@@ -84,7 +90,7 @@ function explainSkip(text: string, uid: string): string {
 }
 
 /** Does anything answer the version byte there? `unknown` when neither sshd nor a program on the bastion lets us look. */
-async function liveness(
+export async function liveness(
   transport: Transport,
   helper: Helper,
   path: string,
@@ -155,7 +161,7 @@ export async function claimPlace(
       await helper.request("unsock", name);
     }
     const claim = await helper.request("claim", name, connectId, ...(owner === null ? [] : [owner]));
-    if (first(claim, "claim") === "ok") return { name, socket };
+    if (first(claim, "claim") === "ok") return { name, socket, cleared: lies !== "none" };
     const why = first(claim, "fail") ?? "unknown";
     if (why !== "taken") throw unfit(`${probe.runtimeDir}/tokenfwd/${name}`, why);
   }

@@ -187,7 +187,7 @@ describe("the script with the file", () => {
 
 describe("what is said", () => {
   const probe = { runtimeDir: "/run/user/7" } as Probe;
-  const place: Place = { name: "00000000", socket: "/run/user/7/tokenfwd/00000000/p11.sock" };
+  const place: Place = { name: "00000000", socket: "/run/user/7/tokenfwd/00000000/p11.sock", cleared: false };
   const node = { node: "/usr/bin/node", nodeVersion: "v20.0.0" };
   const helper = (...lines: string[]): Helper => {
     const answer = async () => parseAnswer(lines);
