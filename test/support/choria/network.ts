@@ -244,7 +244,8 @@ export async function startChoriaNetwork(options: ChoriaNetworkOptions = {}): Pr
   }
 }
 
-function runProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv, run: RunChoriaOptions): Promise<ChoriaRun> {
+/** Runs choria with an environment of its own; see ChoriaNetwork.runChoria. */
+export function runProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv, run: RunChoriaOptions): Promise<ChoriaRun> {
   const started = performance.now();
   const words = run.config === undefined ? args : [...args, "--config", run.config];
   return new Promise((resolve, reject) => {
