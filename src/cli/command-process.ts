@@ -54,8 +54,8 @@ export function fromCommander(thrown: CommanderError): TokenfwdError | null {
     .replace(/=[^']*'/, "=...'")
     .replace(/\.$/, "")
     .replace(/\. E/, ": e");
-  const excess = /'(sign|keys)'/.test(first)
-    ? "these commands take options only; a document comes on stdin: tokenfwd sign ... < FILE"
+  const excess = /'(sign|keys|sign-request|signer)'/.test(first)
+    ? "these commands take options only; what is to be signed comes on stdin, as in tokenfwd sign ... < FILE"
     : "put -- before the command to run on the bastion";
   const hint = thrown.code === "commander.excessArguments" ? excess : suggestion;
   return new TokenfwdError("E_USAGE", message, { hint: hint === "" ? help : hint });

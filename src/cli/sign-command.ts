@@ -12,7 +12,7 @@ import { createBastionPin, PIN_NOT_USED } from "./bastion-pin.js";
 import type { RawSignOptions } from "./bastion-program.js";
 import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
 import { usage } from "./options.js";
-import { readSignInput, type SignInput } from "./sign-input.js";
+import { interrupted, readSignInput, type SignInput } from "./sign-input.js";
 import { checkSignOptions, isEcdsa, type SignatureForm, type SignOptions } from "./sign-options.js";
 import { writeResult } from "./sign-output.js";
 import { createUi, type Ui } from "./ui.js";
@@ -52,15 +52,6 @@ export async function sign(raw: RawSignOptions, around: SignAround): Promise<num
   } finally {
     await lifetime.close();
   }
-}
-
-/** Rejects at the first signal; a read of stdin may last for ever and cannot be taken back. */
-function interrupted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    const stop = (): void => reject(signal.reason);
-    if (signal.aborted) stop();
-    signal.addEventListener("abort", stop, { once: true });
-  });
 }
 
 async function ask(options: SignOptions, input: SignInput, around: SignAround): Promise<SignResult> {

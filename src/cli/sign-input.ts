@@ -77,8 +77,8 @@ function checkDigest(bytes: Buffer, mechanism: number | null): Buffer {
   );
 }
 
-/** At most `most` bytes; what comes after them is not waited for. */
-async function collect(stream: Readable, most: number): Promise<Buffer> {
+/** All of a stream's bytes, or where it has more than `most` at least one more; what comes after is not waited for. Throws E_USAGE. */
+export async function collect(stream: Readable, most: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of bytesOf(stream)) {
@@ -99,4 +99,13 @@ async function* bytesOf(stream: Readable): AsyncGenerator<Buffer> {
       hint: "give the document on stdin: tokenfwd sign ... < FILE",
     });
   }
+}
+
+/** Rejects at the first signal; a read of stdin may last for ever and cannot be taken back. */
+export function interrupted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const stop = (): void => reject(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener("abort", stop, { once: true });
+  });
 }

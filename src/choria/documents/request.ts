@@ -3,6 +3,7 @@
  * reads of it: nothing that is not known, nothing that could be read in two ways. It must never let a document through whose
  * action it cannot name.
  */
+import { MIN_TTL_SECONDS } from "../limits.js";
 import { checkProtocol, checkText, type Fields, readObject } from "./fields.js";
 import { DocumentError, goJson, type JsonValue, parseJson, quoted } from "./json.js";
 
@@ -52,8 +53,6 @@ export type RequestBody =
 export const REQUEST_PROTOCOL = "choria:request:1";
 /** The most that fits into a signing request of 256 KiB as base64. */
 export const MAX_REQUEST_BYTES = 192 * 1024;
-/** Servers drop less. */
-export const MIN_TTL_SECONDS = 30;
 /** Of a `ttl`: ten years, beyond which nobody means a time. */
 const MAX_TTL_SECONDS = 315_360_000;
 const MAX_TIME = 253_402_300_799;
