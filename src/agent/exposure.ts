@@ -41,6 +41,7 @@ export function exposeKey(key: string | null, inspection: Inspection): Exposure 
   if (keys.size > 1) {
     throw new TokenfwdError("E_KEY_CHOICE", "several keys match --key", {
       hint: `choose one: ${[...new Set(matching.map((object) => object.uri))].join("  ")}`,
+      reason: "several-keys",
     });
   }
   const chosen = [...keys.values()][0];

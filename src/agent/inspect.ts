@@ -41,18 +41,39 @@ const MAX_LABEL_BYTES = 4_096;
 
 /** The initialised tokens of a module, each as it describes itself. Throws E_MODULE_FAULT when the module cannot say. */
 export async function listTokens(host: TokenHost, ctx: CallContext): Promise<TokenSummary[]> {
+  return (await readTokens(host, ctx)).tokens;
+}
+
+interface TokensRead {
+  readonly tokens: TokenSummary[];
+  /** Tokens that are there and have not been initialised. */
+  readonly blank: number;
+  /** The answers for tokens that are there and cannot be read. */
+  readonly unreadable: readonly number[];
+}
+
+async function readTokens(host: TokenHost, ctx: CallContext): Promise<TokensRead> {
   const { rv, slots } = await host.cryptoki.call("C_GetSlotList", { tokenPresent: 1, room: MAX_SLOTS }, ctx);
   if (rv !== CKR.CKR_OK || !Array.isArray(slots)) {
     throw new TokenfwdError("E_MODULE_FAULT", `the module cannot list its slots: ${rvName(rv)}`, {
       hint: "try the same with: pkcs11-tool --module MODULE -L",
+      reason: "unlistable",
     });
   }
   const tokens: TokenSummary[] = [];
+  const unreadable: number[] = [];
+  let blank = 0;
   for (const slot of slots as readonly bigint[]) {
     const info = await host.cryptoki.call("C_GetTokenInfo", { slot }, ctx);
     const { label, manufacturer, model, serial, flags } = info;
-    if (info.rv !== CKR.CKR_OK || !label || !manufacturer || !model || !serial || flags === undefined) continue;
-    if ((flags & CKF.CKF_TOKEN_INITIALIZED) === 0n) continue;
+    if (info.rv !== CKR.CKR_OK || !label || !manufacturer || !model || !serial || flags === undefined) {
+      if (info.rv !== CKR.CKR_TOKEN_NOT_PRESENT) unreadable.push(info.rv);
+      continue;
+    }
+    if ((flags & CKF.CKF_TOKEN_INITIALIZED) === 0n) {
+      blank += 1;
+      continue;
+    }
     const token = {
       label: paddedText(label),
       manufacturer: paddedText(manufacturer),
@@ -61,7 +82,7 @@ export async function listTokens(host: TokenHost, ctx: CallContext): Promise<Tok
     };
     tokens.push({ slot, ...token, flags, uri: tokenUri(token) });
   }
-  return tokens;
+  return { tokens, blank, unreadable };
 }
 
 /** True when `selector`, a label or a pkcs11: URI, means this token; null means every token. */
@@ -95,6 +116,26 @@ async function publicObjects(host: TokenHost, token: TokenSummary, ctx: CallCont
   return found;
 }
 
+function noToken(all: readonly TokenSummary[], blank: number, unreadable: readonly number[]): TokenfwdError {
+  const failed = (message: string, hint: string, reason: string) => new TokenfwdError("E_TOKEN_NOT_FOUND", message, { hint, reason });
+  const there = all.map((each) => each.label).join(", ");
+  if (there !== "") return failed("no token matches --token", `the tokens there are: ${there}`, "no-match");
+  const [rv] = unreadable;
+  if (rv !== undefined)
+    return failed(
+      `the module cannot read the card: ${rvName(rv)}`,
+      "is it a card of this module, and does another program hold it? tokenfwd doctor names who does",
+      "unreadable",
+    );
+  if (blank > 0)
+    return failed(
+      "the module has no token that was initialised",
+      "initialise it with its own tool (SoftHSM: softhsm2-util --init-token --free --label NAME), or plug in the one that is meant",
+      "not-initialized",
+    );
+  return failed("the module has no token", "is the token plugged in? tokenfwd token list shows what each module sees", "none");
+}
+
 /**
  * The tokens that `token` (a label, a pkcs11: URI, or null for all) selects, with their public objects.
  * Throws E_TOKEN_NOT_FOUND with the tokens there are, E_TOKEN_UNSUPPORTED for a token with a PIN pad, E_MODULE_FAULT.
@@ -105,19 +146,16 @@ export async function inspectToken(
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Inspection> {
   const ctx = localContext("agent", signal);
-  const all = await listTokens(host, ctx);
+  const { tokens: all, blank, unreadable } = await readTokens(host, ctx);
   const tokens = all.filter((each) => selectsToken(token, each));
   if (tokens.length === 0) {
-    const there = all.map((each) => each.label).join(", ");
-    const message = token === null ? "the module has no token" : "no token matches --token";
-    throw new TokenfwdError("E_TOKEN_NOT_FOUND", message, {
-      hint: there === "" ? "is the token plugged in, and initialised?" : `the tokens there are: ${there}`,
-    });
+    throw noToken(all, blank, unreadable);
   }
   const pad = tokens.find((each) => (each.flags & CKF.CKF_PROTECTED_AUTHENTICATION_PATH) !== 0n);
   if (pad !== undefined) {
     throw new TokenfwdError("E_TOKEN_UNSUPPORTED", `the token ${pad.label} has a PIN pad, which this version cannot use`, {
       hint: "choose another token with --token, or switch the reader's PIN pad off in the module's configuration",
+      reason: "pin-pad",
     });
   }
   const objects: PublicObject[] = [];

@@ -17,7 +17,12 @@ import { createTerminal, noTerminal } from "./terminal.js";
 /** Checks the options of doctor. Throws E_USAGE. */
 export function checkDoctorOptions(destination: string | undefined, raw: RawDoctorOptions): DoctorOptions {
   if (destination !== undefined) checkDestination(destination);
-  return { ...checkTokenOptions(raw), destination: destination ?? null, ssh: checkSshOptions(raw) };
+  return {
+    ...checkTokenOptions(raw),
+    allowFullOverForward: raw.allowFullOverForward === true,
+    destination: destination ?? null,
+    ssh: checkSshOptions(raw),
+  };
 }
 
 /** Answers the status of the first check that failed, 0 when none did. Throws E_USAGE, and E_INTERRUPTED after a signal. */

@@ -8,7 +8,7 @@ import { printable } from "../base/printable.js";
 import type { Terminal } from "./terminal.js";
 
 /** A public object as inspectToken gives it: `uri` is that of the private key it belongs to. */
-export type KeyCandidate = Pick<PublicObject, "uri" | "label">;
+export type KeyCandidate = Pick<PublicObject, "uri" | "label" | "slot">;
 
 export interface KeyChoice {
   /** URI of the private key, `all`, or null when the token shows nothing that could have one. */
@@ -60,5 +60,6 @@ async function ask(candidates: ReadonlyMap<string, KeyCandidate>, kind: string, 
   }
   throw new TokenfwdError("E_KEY_CHOICE", `there are ${keys.length} keys with a ${kind}, and one must be named`, {
     hint: `choose with --key: ${keys.map((key) => `'${key}'`).join(" or ")}, or --key all`,
+    reason: new Set([...candidates.values()].map(({ slot }) => slot)).size > 1 ? "several-tokens" : "several-keys",
   });
 }

@@ -20,6 +20,7 @@ export interface RawSshOptions {
 
 /** The options of doctor as commander hands them over. */
 export interface RawDoctorOptions extends RawTokenOptions, RawSshOptions {
+  readonly allowFullOverForward?: boolean;
   readonly json?: boolean;
 }
 
@@ -111,6 +112,7 @@ export function createProgram(handlers: Handlers): Command {
   )
     .argument("[destination]", "the bastion, as connect takes it (default: this workstation alone)")
     .usage("[options] [destination]")
+    .option("--allow-full-over-forward", "as for connect")
     .option("--json", "one JSON document on stdout")
     .addHelpText("after", DOCTOR_HELP);
   doctor.action((destination: string | undefined, options: RawDoctorOptions) => handlers.doctor(destination, options));

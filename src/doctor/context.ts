@@ -8,7 +8,9 @@ import type { Log } from "../base/log.js";
 import type { ResolveOptions } from "../forward/ssh-settings.js";
 import type { ForwardUi } from "../forward/types.js";
 import type { PinSource } from "../token/host/host.js";
+import { type Fact, lazily } from "./lazy.js";
 import { createWayFacts, type WayFacts } from "./way/facts.js";
+import { type ChoriaFound, findChoria } from "./workstation/choria.js";
 import { createTokenFacts, type TokenFacts } from "./workstation/facts.js";
 
 /** As connect takes them. */
@@ -21,6 +23,7 @@ export interface DoctorOptions {
   readonly pinSource: PinSource;
   readonly profile: Profile;
   readonly allowRawRsa: boolean;
+  readonly allowFullOverForward: boolean;
   readonly holdMs: number | null;
   readonly ssh: Omit<ResolveOptions, "signal">;
 }
@@ -37,6 +40,8 @@ export interface DoctorSurroundings {
   chooseKey(given: string | null, found: Inspection, signal: AbortSignal): Promise<string | null>;
   /** What a log-in to the bastion needs a person for. A host key is not asked about: that it is unknown is a finding. */
   readonly ask: Pick<ForwardUi, "askPassphrase" | "askLogin">;
+  /** How long the module may take to load; default as for connect. */
+  readonly loadTimeoutMs?: number;
 }
 
 /** The context without its facts: what facts are made of. */
@@ -46,6 +51,8 @@ export interface DoctorGround extends DoctorSurroundings {
 
 export interface DoctorContext extends DoctorGround {
   readonly token: TokenFacts;
+  /** Choria's client configuration on this machine; null where there is none. */
+  readonly choria: Fact<ChoriaFound | null>;
   /** To be asked only where there is a destination. */
   readonly way: WayFacts;
 }
@@ -54,5 +61,5 @@ export interface DoctorContext extends DoctorGround {
 export function createDoctorContext(options: DoctorOptions, surroundings: DoctorSurroundings): DoctorContext {
   const ground: DoctorGround = { ...surroundings, options };
   const token = createTokenFacts(ground);
-  return { ...ground, token, way: createWayFacts(ground, token) };
+  return { ...ground, token, choria: lazily(async () => findChoria(ground)), way: createWayFacts(ground, token) };
 }

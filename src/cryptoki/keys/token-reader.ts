@@ -88,7 +88,8 @@ export async function readAttributes(
   return attributes;
 }
 
-interface Part {
+/** A public key, a certificate or a private key that is seen, with its public parts. */
+export interface KeyPart {
   readonly class: bigint;
   readonly label: Buffer;
   readonly id: Buffer;
@@ -98,7 +99,7 @@ interface Part {
   readonly certificate: Buffer | null;
 }
 
-async function readPart(cryptoki: Cryptoki, session: bigint, object: bigint, ctx: CallContext): Promise<Part | null> {
+async function readPart(cryptoki: Cryptoki, session: bigint, object: bigint, ctx: CallContext): Promise<KeyPart | null> {
   const common = await readAttributes(cryptoki, session, object, COMMON, ctx);
   const cls = common === null ? undefined : findUlong(common, CKA.CKA_CLASS);
   const types =
@@ -127,14 +128,14 @@ function isAuthority(certificate: Buffer): boolean {
   }
 }
 
-function typeOf(part: Part | undefined): KeyType {
+function typeOf(part: KeyPart | undefined): KeyType {
   if (part?.keyType === CKK.CKK_RSA) return "RSA";
   if (part?.keyType === CKK.CKK_EC) return "EC";
   return part?.keyType === CKK.CKK_EC_EDWARDS ? "EdDSA" : "other";
 }
 
 /** The keys among objects that share a CKA_ID (or, without one, a label): as a rule one. */
-function keysOfGroup(token: TokenFacts, parts: readonly Part[], onlyVisible: boolean): KeyRecord[] {
+function keysOfGroup(token: TokenFacts, parts: readonly KeyPart[], onlyVisible: boolean): KeyRecord[] {
   const of = (cls: bigint) => parts.filter((part) => part.class === cls);
   const privates = of(CKO.CKO_PRIVATE_KEY);
   const publics = of(CKO.CKO_PUBLIC_KEY);
@@ -170,6 +171,14 @@ function keysOfGroup(token: TokenFacts, parts: readonly Part[], onlyVisible: boo
   });
 }
 
+/** The token objects that a session sees and that belong to keys. Throws KeyError `cryptoki`. */
+export async function readKeyParts(cryptoki: Cryptoki, session: bigint, ctx: CallContext): Promise<KeyPart[]> {
+  const { rv, objects } = await findAll(cryptoki, session, [boolAttribute(CKA.CKA_TOKEN, true)], ctx);
+  if (rv !== CKR.CKR_OK) throw cryptokiError("C_FindObjects", rv);
+  const parts = await mapSome(objects, PARALLEL_READS, (object) => readPart(cryptoki, session, object, ctx));
+  return parts.filter((part) => part !== null);
+}
+
 /**
  * The keys that a session sees. `loggedIn`: it sees the private keys, so that what has none is no key of this token.
  * Throws KeyError `cryptoki`.
@@ -181,12 +190,9 @@ export async function readKeys(
   loggedIn: boolean,
   ctx: CallContext,
 ): Promise<KeyRecord[]> {
-  const { rv, objects } = await findAll(cryptoki, session, [boolAttribute(CKA.CKA_TOKEN, true)], ctx);
-  if (rv !== CKR.CKR_OK) throw cryptokiError("C_FindObjects", rv);
-  const parts = await mapSome(objects, PARALLEL_READS, (object) => readPart(cryptoki, session, object, ctx));
-  const groups = new Map<string, Part[]>();
+  const parts = await readKeyParts(cryptoki, session, ctx);
+  const groups = new Map<string, KeyPart[]>();
   for (const part of parts) {
-    if (part === null) continue;
     const name = part.id.length > 0 ? `id ${part.id.toString("hex")}` : `label ${part.label.toString("hex")}`;
     groups.set(name, [...(groups.get(name) ?? []), part]);
   }

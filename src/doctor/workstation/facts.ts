@@ -4,14 +4,15 @@
  */
 import { type AgentPort, createAgent } from "../../agent/agent.js";
 import { type Inspection, inspectToken } from "../../agent/inspect.js";
-import { discoverModules, findModule } from "../../token/discovery/discover.js";
+import { chooseModule, discoverModules } from "../../token/discovery/discover.js";
 import type { SeenModule } from "../../token/discovery/look.js";
 import { createTokenHost, type TokenHost } from "../../token/host/host.js";
 import type { DoctorGround } from "../context.js";
 import { type Fact, lazily } from "../lazy.js";
+import { type HeldKey, readHeldKeys } from "./key-parts.js";
 
 export interface TokenFacts {
-  /** The modules that discovery looks at, with their tokens and public objects. Not needed where --module names one. */
+  /** The modules that discovery looks at, with their tokens. Not needed where --module names one. */
   readonly seen: Fact<readonly SeenModule[]>;
   /** The path of the module that connect would use. Rejects as findModule. */
   readonly module: Fact<string>;
@@ -21,22 +22,26 @@ export interface TokenFacts {
   readonly inspection: Fact<Inspection>;
   /** The key that connect would expose, `all`, or null. Rejects as connect's choice. */
   readonly key: Fact<string | null>;
+  /** What the token shows of the keys that would be exposed. Rejects as readHeldKeys. */
+  readonly heldKeys: Fact<readonly HeldKey[]>;
   /** The agent as connect makes it. Nothing is unlocked. */
   readonly agent: Fact<AgentPort>;
 }
 
 /** Nothing is looked at before it is asked for. */
-export function createTokenFacts({ options, signal, log, defer, chooseKey }: DoctorGround): TokenFacts {
-  const seen = lazily(() => discoverModules({ objects: true, signal, log }));
-  const module = lazily(async () => options.module ?? (await findModule(options.token, { signal, log })));
+export function createTokenFacts({ options, signal, log, defer, chooseKey, loadTimeoutMs }: DoctorGround): TokenFacts {
+  const seen = lazily(() => discoverModules({ objects: false, signal, log }));
+  const module = lazily(async () => options.module ?? chooseModule(options.token, await seen()));
   const host = lazily(async () => {
     const { pinSource, holdMs } = options;
-    const opened = await createTokenHost({ modulePath: await module(), pinSource, holdMs, signal, log });
+    const limit = loadTimeoutMs === undefined ? {} : { loadTimeoutMs };
+    const opened = await createTokenHost({ modulePath: await module(), pinSource, holdMs, signal, log, ...limit });
     defer(() => opened.close());
     return opened;
   });
   const inspection = lazily(async () => inspectToken(await host(), options.token, signal));
   const key = lazily(async () => chooseKey(options.key, await inspection(), signal));
+  const heldKeys = lazily(async () => readHeldKeys(await host(), await inspection(), await key(), signal));
   const agent = lazily(async () => {
     const { token, profile, allowRawRsa, pinSource } = options;
     const pinMode = pinSource.kind === "client" ? "client" : "ask";
@@ -52,5 +57,5 @@ export function createTokenFacts({ options, signal, log, defer, chooseKey }: Doc
     defer(() => made.close());
     return made;
   });
-  return { seen, module, host, inspection, key, agent };
+  return { seen, module, host, inspection, key, heldKeys, agent };
 }

@@ -20,6 +20,12 @@ export const moduleCheck = defineCheck<DoctorContext>()({
       meaning: "Neither p11-kit's configuration nor the usual places have a PKCS#11 module, and --module names none.",
       mend: "install the module of your token, for example ykcs11 or opensc-pkcs11, or name it: --module PATH",
     },
+    "some-unusable": {
+      status: "warn",
+      code: null,
+      meaning: "No token was found, and a module of this machine could not be used: it crashed, hung, or does not load.",
+      mend: "tokenfwd token list says what is wrong with each; --module names the one of your token",
+    },
     missing: {
       status: "fail",
       code: "E_MODULE",
@@ -84,7 +90,11 @@ export const moduleCheck = defineCheck<DoctorContext>()({
       mend: "check the module's own configuration and that its service (pcscd or the vendor's daemon) runs",
     },
   },
-  async run({ token, options }) {
+  async run({ token, options }, { broken }) {
+    if (options.module === null && (await token.module().catch(() => null)) === null) {
+      const bad = (await token.seen()).filter(({ state }) => state === "unloadable" || state === "faulty");
+      if (bad.length > 0) return broken("some-unusable", bad.map(({ path, why }) => `${printable(path ?? "")}: ${why}`).join("; "));
+    }
     const path = printable(await token.module());
     await token.host();
     return pass(options.module === null ? `${path}, found by itself` : path);

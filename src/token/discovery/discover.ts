@@ -60,12 +60,16 @@ export function tokensOf(modules: readonly SeenModule[]): Found[] {
   );
 }
 
+/** As chooseModule, with every module of this machine. */
+export async function findModule(token: string | null, options: Omit<DiscoverOptions, "objects">): Promise<string> {
+  return chooseModule(token, await discoverModules({ ...options, objects: false }));
+}
+
 /**
  * The path of the one module that shows a token that `token` (a label, a `pkcs11:` URI, or null for any) selects.
- * Rejects with E_TOKEN_NOT_FOUND when there is none, and with E_KEY_CHOICE when several modules do, each with what there is.
+ * Throws E_TOKEN_NOT_FOUND when there is none, and E_KEY_CHOICE when several modules do, each with what there is.
  */
-export async function findModule(token: string | null, options: Omit<DiscoverOptions, "objects">): Promise<string> {
-  const modules = await discoverModules({ ...options, objects: false });
+export function chooseModule(token: string | null, modules: readonly SeenModule[]): string {
   const all = tokensOf(modules);
   const meant = all.filter((each) => isMeant(token, each.token));
   const [path, ...others] = new Set(meant.map((each) => each.path));
@@ -92,5 +96,8 @@ function notFound(token: string | null, modules: readonly SeenModule[], all: rea
       : token !== null && there !== ""
         ? `the tokens there are: ${there}; tokenfwd token list shows more`
         : "is the token plugged in, and initialised? tokenfwd token list says what is wrong with each module; --module names another";
-  return new TokenfwdError("E_TOKEN_NOT_FOUND", message, { hint, ...(looked.length === 0 ? { reason: "none-found" } : {}) });
+  return new TokenfwdError("E_TOKEN_NOT_FOUND", message, {
+    hint,
+    reason: looked.length === 0 ? "none-found" : token !== null && there !== "" ? "no-match" : "none",
+  });
 }

@@ -161,6 +161,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
 
   function onExit(how: string): void {
     watchdog.clear();
+    const hung = killReason !== null;
     const reason = killReason ?? how;
     child = null;
     killReason = null;
@@ -181,7 +182,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
       state = "closed";
       const fault = new TokenfwdError("E_MODULE_FAULT", `${shownPath} ${reason} while it was loaded`, {
         hint: "try the module with pkcs11-tool --module PATH -L; update it or check that its service runs",
-        reason: killReason === null ? "crashes" : "hangs",
+        reason: hung ? "hangs" : "crashes",
       });
       settleReady.reject(loadFailure ?? fault);
       settleReady = null;

@@ -98,8 +98,8 @@ describe("key choice", () => {
       askSecret: async () => null,
     };
   };
-  const one = { uri: "pkcs11:token=a;id=%01;type=private", label: "one" };
-  const two = { uri: "pkcs11:token=a;id=%02;type=private", label: "two" };
+  const one = { uri: "pkcs11:token=a;id=%01;type=private", label: "one", slot: 1n };
+  const two = { uri: "pkcs11:token=a;id=%02;type=private", label: "two", slot: 1n };
 
   test("what was asked for is taken as it is", async () => {
     expect((await chooseKey("all", { certificates: [one, two], publicKeys: [] }, noTerminal, never)).key).toBe("all");
@@ -125,6 +125,13 @@ describe("key choice", () => {
     expect(error).toMatchObject({ code: "E_KEY_CHOICE", exitCode: 20 });
     expect((error as TokenfwdError).hint).toContain(one.uri);
     expect((error as TokenfwdError).hint).toContain(two.uri);
+  });
+  test.each([
+    ["several-keys", 1n],
+    ["several-tokens", 2n],
+  ])("the error says whether it is %s", async (reason, slot) => {
+    const found = { certificates: [one, { ...two, slot }], publicKeys: [] };
+    await expect(chooseKey(null, found, noTerminal, never)).rejects.toMatchObject({ reason });
   });
   test("on a terminal the list is numbered and the number chooses", async () => {
     const terminal = answering(" 2 ");
