@@ -16,10 +16,11 @@ import { createP11KitServer } from "../wire/p11kit/server.js";
 import { MAGIC } from "../wire/rpc/messages.js";
 import { createAudit, type KeyUse } from "./audit.js";
 import { watchClient } from "./client-watch.js";
+import type { DescribedPurposes } from "./described.js";
 import { exposeKey } from "./exposure.js";
 import { type Inspection, inspectToken } from "./inspect.js";
 import { answerPing } from "./ping.js";
-import { createPolicy, mayReadAttribute, type Profile } from "./policy.js";
+import { createPolicy, mayReadAttribute, type Profile, type Refusal } from "./policy.js";
 import { createRpcSession } from "./rpc-session.js";
 import { createSlotEvents } from "./slot-events.js";
 import { createEpochClock } from "./snapshot-epoch.js";
@@ -38,6 +39,8 @@ export interface AgentOptions {
   /** What `inspectToken` found, where the caller has it already. */
   readonly inspection?: Inspection;
   readonly limits?: Partial<AgentLimits>;
+  /** Purposes whose documents the agent reads before it signs, and says what they are. Default: none. */
+  readonly describe?: DescribedPurposes;
 }
 
 export interface AgentLimits {
@@ -170,11 +173,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     const epoch = clock.createClient();
     // Below the policy: what it refuses has changed nothing.
     const own = watchClient(broker.createClient(client, visibility), { onLogin: epoch.changed, onMutation: clock.changed });
-    const policy = createPolicy(own, {
-      profile,
-      allowRawRsa: options.allowRawRsa ?? false,
-      onRefused: (refusal, ctx) => events.emit("refused", { client: ctx.client, ...refusal, origin }),
-    });
+    const refused = (refusal: Refusal): void => events.emit("refused", { client, ...refusal, origin });
+    const policy = createPolicy(own, { profile, allowRawRsa: options.allowRawRsa ?? false, onRefused: refused });
     const cryptoki = createAudit(policy, (use) => {
       // A call that fails costs whoever makes it nothing, and must not change what the process does with its memory.
       if (use.ok) noteSignature();
@@ -211,6 +211,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
         epoch,
         slotEvents: slotEvents.events,
         touches: host.events,
+        describe: options.describe ?? {},
+        onRefused: refused,
         onHello: (name) => events.emit("hello", { client, name, origin }),
       });
 

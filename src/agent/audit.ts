@@ -23,6 +23,8 @@ export interface KeyUse {
   readonly purpose: string | null;
   /** What it handed over, null where it cannot say: a digest could be of anything. */
   readonly input: "document" | "digest" | null;
+  /** What was signed, as the agent has read it; null where it reads nothing. */
+  readonly what: string | null;
 }
 
 const MAX_LABEL_BYTES = 256;
@@ -120,6 +122,7 @@ export function createAudit(inner: Cryptoki, onUse: (use: KeyUse) => void): Cryp
       origin: ctx.origin,
       purpose: ctx.purpose === undefined ? null : printable(ctx.purpose),
       input: ctx.input ?? null,
+      what: ctx.what ?? null,
     });
   }
 

@@ -17,7 +17,14 @@ export interface PolicyOptions {
   /** Lets CKM_RSA_X_509 through under `read` and `sign`: raw RSA is decryption by another name. */
   readonly allowRawRsa: boolean;
   /** Told of each refusal, with a reason fit for a person. */
-  readonly onRefused: (refusal: { readonly call: string; readonly rv: number; readonly why: string }, ctx: CallContext) => void;
+  readonly onRefused: (refusal: Refusal, ctx: CallContext) => void;
+}
+
+/** What was not done: the call, the CK_RV that it got, and why. */
+export interface Refusal {
+  readonly call: string;
+  readonly rv: number;
+  readonly why: string;
 }
 
 const LOOK: readonly CallClass[] = ["information", "session", "object", "verify", "digest", "random"];

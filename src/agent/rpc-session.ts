@@ -25,8 +25,9 @@ import {
   type TokenMessage,
 } from "../wire/rpc/messages.js";
 import { createRpcServer, type RpcHandlers, type RpcOperation } from "../wire/rpc/server.js";
+import { createDescribed, type DescribedPurposes } from "./described.js";
 import { createLargeAnswers } from "./large-answers.js";
-import type { Profile } from "./policy.js";
+import type { Profile, Refusal } from "./policy.js";
 import { createSessionFence } from "./session-fence.js";
 import type { SlotEvents } from "./slot-events.js";
 import type { ClientEpoch } from "./snapshot-epoch.js";
@@ -49,6 +50,8 @@ export interface RpcSessionOptions {
   readonly touches: Pick<Emitter<Pick<CryptokiEvents, "touch">>, "on">;
   /** What the client calls itself: printable, and its own word. */
   onHello(name: string): void;
+  readonly describe: DescribedPurposes;
+  onRefused(refusal: Refusal): void;
 }
 
 const CODES: Readonly<Record<KeyErrorReason, RpcErrorCode>> = {
@@ -146,6 +149,7 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
   const detached = (): CallContext => ({ client, origin, signal: new AbortController().signal });
 
   const inTurn = createLargeAnswers(line.full);
+  const described = createDescribed(options.describe, options.onRefused);
 
   async function call({ name, args }: CallMessage, op: RpcOperation): Promise<CallOutcome> {
     // The agent has initialised the module once for all; a client that begins again has its sessions closed, not the module.
@@ -181,8 +185,10 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
         ...inputOf(request),
         ...(deadlineMs === null ? NO_DEADLINE : { deadlineMs }),
       };
+      // Nothing of the token is looked at for a document that will not be signed.
+      const read = described(request);
       try {
-        const { signature, mechanism, key } = await ring.sign(request, ctx);
+        const { signature, mechanism, key } = await ring.sign(read?.request ?? request, read === null ? ctx : { ...ctx, what: read.what });
         return { signature, mechanism, uri: key.uri, spki: key.spki };
       } catch (thrown) {
         throw rpcError(thrown);

@@ -33,8 +33,8 @@ export function reportActivity(options: ActivityOptions): () => void {
   const failures = new Map<string, number>();
   const stops = [
     agent.events.on("use", (use) => {
-      const { client, key, mechanism, call, ok, rv, purpose, input } = use;
-      const told = { client, key, mechanism, call, ok, rv, purpose, input };
+      const { client, key, mechanism, call, ok, rv, purpose, input, what } = use;
+      const told = { client, key, mechanism, call, ok, rv, purpose, input, what };
       events.emit("use", told);
       log.info("use", told);
       if (ui !== null) uses.add(client, useLine(use));
@@ -98,8 +98,9 @@ function useLine(use: AgentEvents["use"]): string {
   const verdict = use.ok ? "" : `, which failed: ${rvName(use.rv)}`;
   // "data" is what a client says that has nothing to say.
   const purpose = use.purpose === null || use.purpose === "data" ? "" : `, for ${use.purpose}`;
+  const what = use.what === null ? "" : `: ${use.what}`;
   const over = use.input === "digest" ? ", over a digest of what nobody here has seen" : "";
-  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${over}${purpose}${verdict}`;
+  return `used ${use.key} with ${use.mechanism} (${use.call}) for ${use.client}${at(use.origin)}${over}${purpose}${what}${verdict}`;
 }
 
 function at(origin: Origin): string {

@@ -14,6 +14,7 @@ import type { EventStream } from "./event-stream.js";
 import type { Lifetime } from "./lifetime.js";
 import type { OpenModuleOptions } from "./open-module.js";
 import type { TokenOptions } from "./options.js";
+import { DESCRIBED_PURPOSES } from "./purposes.js";
 import type { Ui } from "./ui.js";
 
 export interface AgentRunOptions extends TokenOptions {
@@ -52,7 +53,15 @@ export async function agentRun(options: AgentRunOptions, around: AgentRunSurroun
     const host = await lifetime.wait(starting, (late) => late.close());
     lifetime.defer(() => host.close());
     const pinMode = pinSource.kind === "client" ? "client" : "ask";
-    const agent = await parts.createAgent({ host, token, key: options.key ?? "all", profile, allowRawRsa, pinMode });
+    const agent = await parts.createAgent({
+      host,
+      token,
+      key: options.key ?? "all",
+      profile,
+      allowRawRsa,
+      pinMode,
+      describe: DESCRIBED_PURPOSES,
+    });
     lifetime.defer(() => agent.close());
     lifetime.defer(reportActivity({ agent, events, ui, log, onTouch: around.onTouch }));
     const listening = await parts.listenOn({ path: options.socket, onStream: (stream) => void agent.attach(stream, LOCAL_ORIGIN) });

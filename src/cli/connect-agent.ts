@@ -8,6 +8,7 @@ import type { TokenHost, UnlockResult } from "../token/host/host.js";
 import { reportActivity } from "./activity.js";
 import type { ConnectOptions, ConnectParts, ConnectSurroundings, Inner } from "./connect.js";
 import { chooseKey } from "./key-choice.js";
+import { DESCRIBED_PURPOSES } from "./purposes.js";
 import type { Serving } from "./serving.js";
 
 /** The agent of a connect; the lifetime closes it. Throws what the parts throw, E_KEY_CHOICE and E_PIN_SOURCE. */
@@ -32,7 +33,8 @@ export async function serveAgent(
 
   const { profile, allowRawRsa } = options;
   const pinMode = pinSource.kind === "client" ? "client" : "ask";
-  const agent = await parts.createAgent({ host, token, key: choice.key, profile, allowRawRsa, pinMode, inspection });
+  const describe = DESCRIBED_PURPOSES;
+  const agent = await parts.createAgent({ host, token, key: choice.key, profile, allowRawRsa, pinMode, inspection, describe });
   lifetime.defer(() => agent.close());
   const screenIsTheirs = options.command !== null && remote.pty;
   const { onTouch } = around;

@@ -140,6 +140,8 @@ export interface CallContext {
   readonly purpose?: string;
   /** What the client handed over to be signed, where it said so. */
   readonly input?: "document" | "digest";
+  /** What we have read in it ourselves, printable. Never the client's word. */
+  readonly what?: string;
 }
 
 /** What a Cryptoki tells without being asked. */

@@ -71,6 +71,33 @@ describe("against our agent", () => {
     const ended = await signRequest(given);
     expect(ended).toMatchObject({ code: 0, stderr: "" });
     expect(JSON.stringify(opened(ended.stdout))).toBe(given.replace("choria=joe.mcollective", "choria=ptittle"));
+    expect(agent.stderr()).toMatch(
+      / used rsa key with CKM_RSA_PKCS \(C_Sign\) for c\d+, for choria-request: rpcutil#ping in mcollective, filter: none, by choria=ptittle\n/,
+    );
+  });
+
+  test("the workstation signs nothing for this purpose that it cannot read, and no digest", async () => {
+    const before = uses();
+    const purpose = ["sign", "--key", "pkcs11:id=%01", "--purpose", "choria-request"];
+    const env = { TOKENFWD_SOCKET: agent.socket };
+    for (const [words, input] of [
+      [[], "junk"],
+      [[], request({ callerid: "choria=ptittle root" })],
+      [[], request({ extra: 1 })],
+      [["--digest"], randomBytes(32)],
+      [["--mechanism", "CKM_SHA512_RSA_PKCS"], request()],
+    ] as const) {
+      const ended = await bastion.run([...purpose, ...words], { env, input });
+      expectFailure(ended, "E_REFUSED", 32);
+      expect(ended.stderr).toMatch(/hint: (for|what was sent for) the purpose choria-request /);
+    }
+    expect(uses()).toBe(before);
+    expect(agent.stderr()).toMatch(
+      /refused: C_Sign for c\d+: what was sent for the purpose choria-request is not such a document \(CKR_FUNCTION_REJECTED\)/,
+    );
+    // By hand it is signed as well, under whatever name stands in it: servers hold that against the certificate.
+    expect((await bastion.run(purpose, { env, input: request({ callerid: "choria=ptittle" }) })).code).toBe(0);
+    expect(uses()).toBe(before + 1);
   });
 
   test.each([

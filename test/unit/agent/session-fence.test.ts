@@ -82,6 +82,8 @@ test("a client that knows the session in which its signature waits for the PIN c
     epoch: createEpochClock().createClient(),
     slotEvents: createEmitter(),
     touches: createEmitter(),
+    describe: {},
+    onRefused: () => undefined,
     onHello: () => {},
   });
   const frames = (...messages: readonly object[]) => Buffer.concat(messages.map((each) => Buffer.from(encodeFrame({ ...each }))));

@@ -16,6 +16,7 @@ const USE: AgentEvents["use"] = {
   origin: forwardOrigin("bastion"),
   purpose: null,
   input: null,
+  what: null,
 };
 
 function reporting() {
@@ -51,6 +52,16 @@ test("a line says so where a client has handed over a digest, which nobody at th
     `${used}, for release`,
     `${used}, over a digest of what nobody here has seen, for release`,
   ]);
+});
+
+test("a line says what was signed, where the agent has read it", () => {
+  const { events, lines, told, stop } = reporting();
+  events.emit("use", { ...USE, purpose: "choria-request", input: "document", what: "rpcutil#ping in mcollective" });
+  stop();
+  expect(lines).toEqual([
+    "used rsa key with CKM_SHA256_RSA_PKCS (C_Sign) for c1 on ops@bastion, for choria-request: rpcutil#ping in mcollective",
+  ]);
+  expect(told).toMatchObject([{ event: "use", purpose: "choria-request", what: "rpcutil#ping in mcollective" }]);
 });
 
 test("a client that is refused without end does not hide its uses behind that", () => {

@@ -1,0 +1,83 @@
+/* A purpose whose documents the agent reads: what it signs of them, and what it does not. */
+import { createHash } from "node:crypto";
+import { expect, test } from "vitest";
+import { createAgent } from "../../../src/agent/agent.js";
+import { createDescribed, type DescribedPurposes } from "../../../src/agent/described.js";
+import { CKF, CKO } from "../../../src/cryptoki/constants.js";
+import { CKM } from "../../../src/cryptoki/mechanisms.js";
+import { CKR } from "../../../src/cryptoki/rv.js";
+import type { SignMessage } from "../../../src/wire/rpc/messages.js";
+import { connectRpc } from "../../support/agent-clients.js";
+import { createFakeTokenHost, fakeAttributes, forwardOrigin } from "../../support/fake-token-host.js";
+
+const PURPOSES: DescribedPurposes = {
+  letter: {
+    mechanism: CKM.CKM_SHA256_RSA_PKCS,
+    read: (document) => (document.toString().startsWith("dear ") ? { line: `to ${document.toString().slice(5)}` } : null),
+  },
+};
+const LETTER: SignMessage = {
+  key: { uri: "pkcs11:object=the%20key;type=private", spki: null },
+  mechanism: null,
+  parameter: null,
+  data: Buffer.from("dear \u001b[2Jreader"),
+  isDigest: false,
+  purpose: "letter",
+  expect: null,
+};
+const digest = createHash("sha256").update(LETTER.data).digest();
+
+const REFUSED: readonly (readonly [string, Partial<SignMessage>, string])[] = [
+  ["what cannot be read", { data: Buffer.from("junk") }, "what was sent for the purpose letter is not such a document"],
+  ["a digest", { data: digest, isDigest: true }, "for the purpose letter a whole document is signed, and no digest"],
+  ["another hash", { mechanism: CKM.CKM_SHA1_RSA_PKCS }, "for the purpose letter the mechanism is CKM_SHA256_RSA_PKCS"],
+  [
+    "a mechanism that takes bytes as they are",
+    { mechanism: CKM.CKM_RSA_PKCS },
+    "for the purpose letter the mechanism is CKM_SHA256_RSA_PKCS",
+  ],
+];
+
+test("the agent's own digest is signed, and what was read is said without control characters", () => {
+  const read = createDescribed(PURPOSES, () => undefined)(LETTER);
+  expect(read?.what).toBe("to \\x1b[2Jreader");
+  expect(read?.request).toEqual({ ...LETTER, mechanism: CKM.CKM_SHA256_RSA_PKCS, data: digest, isDigest: true });
+});
+
+test("every other purpose is left alone, whatever it is called", () => {
+  const described = createDescribed(PURPOSES, () => undefined);
+  for (const purpose of ["data", "constructor", "toString", "letters"]) expect(described({ ...LETTER, purpose }), purpose).toBeNull();
+});
+
+test.each(REFUSED)("%s is refused, and the workstation and the client are told why", (_name, more, why) => {
+  const told: unknown[] = [];
+  const described = createDescribed(PURPOSES, (refusal) => told.push(refusal));
+  expect(() => described({ ...LETTER, ...more })).toThrow(
+    expect.objectContaining({ code: "cryptoki", rv: CKR.CKR_FUNCTION_REJECTED, call: "C_Sign", hint: why }),
+  );
+  expect(told).toEqual([{ call: "C_Sign", rv: CKR.CKR_FUNCTION_REJECTED, why }]);
+});
+
+test("what is refused comes before any session, any log-in and any use of a key", async () => {
+  const host = createFakeTokenHost({ 1: "1234" });
+  host.flags = CKF.CKF_TOKEN_INITIALIZED | CKF.CKF_LOGIN_REQUIRED;
+  host.addObject(1n, fakeAttributes(CKO.CKO_PRIVATE_KEY, "the key", true));
+  const calls: string[] = [];
+  const { call } = host.cryptoki;
+  host.cryptoki.call = (name, args, ctx) => {
+    calls.push(name);
+    return call(name, args, ctx);
+  };
+  const inspection = { tokens: [], certificates: [], publicKeys: [] };
+  const agent = await createAgent({ host, key: "all", profile: "sign", pinMode: "ask", inspection, describe: PURPOSES });
+  const refused: string[] = [];
+  agent.events.on("refused", ({ why, origin, client }) => refused.push(`${client} ${origin.destination} ${why}`));
+  const { rpc } = await connectRpc(agent, forwardOrigin("bastion"));
+  calls.length = 0;
+  for (const [, more] of REFUSED) {
+    await expect(rpc.request("sign", { ...LETTER, ...more })).rejects.toMatchObject({ rv: CKR.CKR_FUNCTION_REJECTED });
+  }
+  expect(calls).toEqual([]);
+  expect(refused).toEqual(REFUSED.map(([, , why]) => `c1 bastion ${why}`));
+  await agent.close();
+});
