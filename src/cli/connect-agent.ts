@@ -2,9 +2,10 @@
  * Puts our agent behind a connect: opens the module, chooses the key, and makes the agent. It must never log in by itself, and
  * never take one of several keys without being told.
  */
+import { unlockError } from "../agent/unlock-error.js";
 import { TokenfwdError } from "../base/errors.js";
-import { CKR, rvName } from "../cryptoki/rv.js";
-import type { TokenHost, UnlockResult } from "../token/host/host.js";
+import { CKR } from "../cryptoki/rv.js";
+import type { TokenHost } from "../token/host/host.js";
 import { reportActivity } from "./activity.js";
 import type { ConnectOptions, ConnectParts, ConnectSurroundings, Inner } from "./connect.js";
 import { chooseKey } from "./key-choice.js";
@@ -68,39 +69,4 @@ async function unlockWhen(options: ConnectOptions, host: TokenHost): Promise<boo
   throw new TokenfwdError("E_PIN_SOURCE", "--unlock now, and there is nothing to ask the PIN with", {
     hint: "run it on a terminal, install pinentry, or give the PIN with --pin-source file:PATH",
   });
-}
-
-function unlockError(result: UnlockResult): TokenfwdError {
-  switch (result.reason) {
-    case "cancelled":
-      return new TokenfwdError("E_PIN_CANCELLED", "the PIN question was cancelled", { hint: "run it again, or use --unlock later" });
-    case "timeout":
-      return new TokenfwdError("E_PIN_CANCELLED", "nobody answered the PIN question in time", {
-        hint: "run it again, or use --unlock later",
-      });
-    case "no-source":
-      return new TokenfwdError("E_PIN_SOURCE", "there is nothing to ask the PIN with", {
-        hint: "run it on a terminal, install pinentry, or give the PIN with --pin-source file:PATH",
-      });
-    case "last-try-declined":
-      return new TokenfwdError("E_PIN_LOCKED", "the last try of the PIN was declined", {
-        hint: "unblock the PIN with the token's own tool first",
-      });
-    case "locked":
-      return new TokenfwdError("E_PIN_LOCKED", "the PIN is locked", {
-        hint: "unblock it with the token's own tool, which asks for the PUK or SO PIN",
-      });
-    case "pin-pad":
-      return new TokenfwdError("E_TOKEN_UNSUPPORTED", "the token has a PIN pad of its own, which this version cannot use", {
-        hint: "use a token or reader without one; see docs/operations.md",
-      });
-    case "wrong-pin":
-      return new TokenfwdError("E_PIN_WRONG", "the token refused the PIN", {
-        hint: "check the PIN source; it has not been tried a second time",
-      });
-    default:
-      return new TokenfwdError("E_MODULE_FAULT", `the token cannot be unlocked: ${rvName(result.rv)}`, {
-        hint: "try the same with: pkcs11-tool --module MODULE --login -O",
-      });
-  }
 }

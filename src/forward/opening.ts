@@ -13,6 +13,7 @@ import { bastionFiles, type CommandFile, commandDirectory, keepFiles } from "./r
 import { firstHelper } from "./remote/first-helper.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
+import { measureHeldMs } from "./remote/pulse.js";
 import { onlyOneSession, retryingSessions } from "./remote/sessions.js";
 import { type Survey, surveyBastion } from "./remote/survey.js";
 import { findToolsNode, sendTools, type Tools, type ToolsNode } from "./remote/tools.js";
@@ -186,6 +187,10 @@ class OneOpening implements Opening {
   async survey(): Promise<Survey> {
     const { helper, probe } = this.#seen();
     return await surveyBastion(this.#transport, helper, probe);
+  }
+
+  async heldMs(): Promise<number | null> {
+    return this.#oneSession ? null : await measureHeldMs(this.#transport);
   }
 
   #wayIn(): WayIn {

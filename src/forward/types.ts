@@ -106,6 +106,8 @@ export interface BastionSteps {
   dial(): Promise<Outcome<Duplex>>;
   /** What else lies on the bastion that bears upon the token. Needs none of the others. */
   survey(): Promise<Survey>;
+  /** By how many milliseconds small packets from there are held back; null where no command can run beside the shell. Needs none of the others. */
+  heldMs(): Promise<number | null>;
 }
 
 /** What runs on the bastion: words, byte for byte, or the login shell. */

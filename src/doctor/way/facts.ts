@@ -3,35 +3,145 @@
  * looked at. It must never write a host key down, and never leave anything on the bastion.
  */
 import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
+import { TokenfwdError } from "../../base/errors.js";
 import { workstationId } from "../../base/paths.js";
+import type { Origin } from "../../cryptoki/types.js";
 import { connectBastion } from "../../forward/forward.js";
+import type { Place } from "../../forward/remote/place.js";
+import type { Survey } from "../../forward/remote/survey.js";
 import { resolveSshSettings, type SshSettings } from "../../forward/ssh-settings.js";
-import type { Bastion } from "../../forward/types.js";
+import type { ForwardService, SeenBastion } from "../../forward/types.js";
+import type { Verification } from "../../forward/verify.js";
 import type { DoctorGround } from "../context.js";
 import { type Fact, lazily } from "../lazy.js";
 import type { TokenFacts } from "../workstation/facts.js";
+import { type AgentSide, openAgentSide } from "./agent-side.js";
+import { emptyService } from "./empty-service.js";
+
+/** What was told on the way, as the events of connect say it. */
+export interface LoginStory {
+  /** `SHA256:...` of the bastion's key; null before it was accepted. */
+  readonly hostKey: string | null;
+  /** Whether known_hosts had it. */
+  readonly known: boolean;
+  /** What was tried, in words. */
+  readonly tried: readonly string[];
+}
+
+/** The proof of the socket. `behind`: what answered it, our agent or a server without a token. */
+export type Proof = Verification & { readonly via: string; readonly behind: "agent" | "nothing" };
 
 export interface WayFacts {
   /** What ssh would do. Rejects as resolveSshSettings. */
   readonly settings: Fact<SshSettings>;
   /** Connected, logged in and looked at. Rejects as connectBastion. */
-  readonly bastion: Fact<Bastion>;
+  readonly bastion: Fact<SeenBastion>;
+  /** Holds what there is so far. */
+  story(): LoginStory;
+  /** What else lies there. */
+  readonly survey: Fact<Survey>;
+  /** The directory of our socket. Rejects as BastionSteps.claim. */
+  readonly place: Fact<Place>;
+  /** sshd has made the socket. Rejects as BastionSteps.listen. */
+  readonly listening: Fact<void>;
+  /** The socket was called from the bastion's side. Rejects as BastionSteps.prove. */
+  readonly proof: Fact<Proof>;
+  /** Another stream from the bastion's side. Rejects with E_NOT_VERIFIED. */
+  dial(): Promise<Duplex>;
+  /** A client of our own at the bastion's end of the socket. Rejects with a TokenfwdError. */
+  readonly agentSide: Fact<AgentSide>;
+  /** Who asks: the origin that connect would give to streams of this forward. */
+  readonly origin: Fact<Omit<Origin, "connectId">>;
 }
 
 /** Nothing is looked at before it is asked for. */
-export function createWayFacts({ options, signal, ask, defer }: DoctorGround, _token: TokenFacts): WayFacts {
+export function createWayFacts({ options, signal, ask, defer }: DoctorGround, token: TokenFacts): WayFacts {
+  const connectId = randomBytes(8).toString("hex");
+  const tried: string[] = [];
+  let hostKey: string | null = null;
+  let known = true;
   const settings = lazily(() => resolveSshSettings(options.destination ?? "", { ...options.ssh, signal }));
   const bastion = lazily(async () => {
     const reached = await connectBastion({
-      settings: await settings(),
+      settings: withoutTraces(await settings()),
       workstationId: workstationId(),
-      connectId: randomBytes(8).toString("hex"),
-      ui: { ...ask, confirmHostKey: async () => false, event: () => {} },
+      connectId,
+      ui: {
+        ...ask,
+        confirmHostKey: async () => false,
+        event(name, data) {
+          if (data["jump"] === true) return;
+          if (name === "hostkey") {
+            hostKey = String(data["hostKey"]);
+            known = data["known"] === true;
+          }
+          if (name === "auth" && data["method"] !== undefined) tried.push(`${data["method"]} ${data["key"]}`.trim());
+        },
+      },
       signal,
       requirePty: false,
     });
     defer(() => reached.close());
     return reached;
   });
-  return { settings, bastion };
+  const origin = lazily(async () => {
+    const { user, host, port } = await settings();
+    return { kind: "forward" as const, destination: options.destination ?? "", user, host, port, hostKeySha256: hostKey };
+  });
+  const service = lazily(async (): Promise<{ readonly behind: Proof["behind"]; readonly service: ForwardService }> => {
+    try {
+      const [agent, from] = [await token.agent(), await origin()];
+      return {
+        behind: "agent",
+        service: { attach: (stream) => agent.attach(stream, from, connectId), expectedSlots: () => agent.slots() },
+      };
+    } catch {
+      // What is wrong with the token is the finding of other checks; the way is looked at all the same.
+      signal.throwIfAborted();
+      return { behind: "nothing", service: emptyService() };
+    }
+  });
+  const place = lazily(async () => (await bastion()).steps.claim());
+  const listening = lazily(async () => {
+    await place();
+    await (await bastion()).steps.listen((await service()).service);
+  });
+  const proof = lazily(async () => {
+    await listening();
+    const served = await service();
+    return { ...(await (await bastion()).steps.prove(served.service)), behind: served.behind };
+  });
+  const dial = async (): Promise<Duplex> => {
+    await listening();
+    const outcome = await (await bastion()).steps.dial();
+    if (outcome.ok) return outcome.value;
+    throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion cannot be opened from there: ${outcome.reason}`, {
+      hint: "run it again",
+      reason: "not-verified",
+    });
+  };
+  const agentSide = lazily(async () => {
+    const opened = await openAgentSide(await dial(), signal);
+    defer(() => opened.close());
+    return opened;
+  });
+  return {
+    settings,
+    bastion,
+    story: () => ({ hostKey, known, tried }),
+    survey: lazily(async () => (await bastion()).steps.survey()),
+    place,
+    listening,
+    proof,
+    dial,
+    agentSide,
+    origin,
+  };
+}
+
+/** The first of the files is the one to which a key is added that the configuration lets pass: nothing is kept there. */
+function withoutTraces(settings: SshSettings): SshSettings {
+  const { jump, userKnownHostsFiles } = settings;
+  return { ...settings, userKnownHostsFiles: ["/dev/null", ...userKnownHostsFiles], jump: jump === null ? null : withoutTraces(jump) };
 }

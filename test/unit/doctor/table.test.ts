@@ -1,6 +1,8 @@
 /*
  * The table of ids and causes holds what the runner, the pages and scripts take for granted.
  */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { TokenfwdError } from "../../../src/base/errors.js";
 import { ALL_CHECKS, nameCause } from "../../../src/doctor/table.js";
@@ -32,6 +34,18 @@ describe("the table of doctor's checks", () => {
       expect([check, cause, /^\S.*\.$/s.test(meaning)]).toEqual([check, cause, true]);
       expect([check, cause, mend.length > 5]).toEqual([check, cause, true]);
     }
+  });
+
+  it("has a cause for each reason that an error of the way carries", () => {
+    const names = new Set(causes.map(({ cause }) => cause));
+    const files = ["src/forward", "src/agent"].flatMap((dir) =>
+      readdirSync(dir, { recursive: true, encoding: "utf8" }).flatMap((name) => (name.endsWith(".ts") ? [join(dir, name)] : [])),
+    );
+    const reasons = files.flatMap((file) =>
+      [...readFileSync(file, "utf8").matchAll(/\breason[:=] ?(?:.*\? )?"([a-z]+(?:-[a-z0-9]+)+)"/g)].map((match) => match[1] ?? ""),
+    );
+    expect(reasons.length).toBeGreaterThan(30);
+    expect(reasons.filter((reason) => !names.has(reason))).toEqual([]);
   });
 
   it("names the cause of an error with which connect ends", () => {
