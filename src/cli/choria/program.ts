@@ -6,6 +6,7 @@
 import type { Command } from "commander";
 import { usage } from "../options.js";
 import { addSignRequest } from "./sign-request-options.js";
+import { addTlsHandshake } from "./tls-handshake.js";
 
 /** The words after the first `--`, null when there was none. */
 export type Words = readonly (string | Buffer)[] | null;
@@ -34,7 +35,7 @@ export function choriaStart(words: Words, ended: (status: number) => void): Chor
 /** What adds one command to the group. */
 export type AddChoriaCommand = (group: Command, start: ChoriaStart) => void;
 
-const COMMANDS: readonly AddChoriaCommand[] = [addSignRequest];
+const COMMANDS: readonly AddChoriaCommand[] = [addSignRequest, addTlsHandshake];
 
 /** Adds the group with all its commands. */
 export function addChoriaCommands(program: Command, start: ChoriaStart): void {
