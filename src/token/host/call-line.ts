@@ -25,7 +25,8 @@ export interface CallLineOptions {
   epoch(): number;
   /** False holds everything back: there is no process that could take it. */
   isReady(): boolean;
-  send(message: ToHost, secret: boolean): void;
+  /** `now`: the host has nothing else to do. */
+  send(message: ToHost, how: { readonly secret: boolean; readonly now: boolean }): void;
   /** This call is the module's now; null: none is. */
   onHead(call: LineCall | null): void;
   /** It has come back, before it is finished. */
@@ -68,7 +69,7 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
       if (sent.length === 1) onHead(call);
       const { id, name, args, first } = call;
       const message = first === null ? ({ kind: "call", id, name, args } as const) : ({ kind: "call", id, name, args, first } as const);
-      send(message, call.class === "login" || call.class === "mutation");
+      send(message, { secret: call.class === "login" || call.class === "mutation", now: sent.length === 1 });
     }
   }
 
@@ -88,7 +89,7 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
       } else if (sent.indexOf(call) > 0) {
         // Whether it has begun meanwhile only the host knows: its answer says so.
         withdrawn.add(call);
-        send({ kind: "withdraw", id: call.id }, false);
+        send({ kind: "withdraw", id: call.id }, { secret: false, now: false });
       }
     },
     pump,

@@ -25,8 +25,8 @@ export interface HostChildOptions {
 
 export interface HostChild {
   readonly pid: number | undefined;
-  /** `secret`: the bytes are wiped once they are written. */
-  send(message: ToHost, secret?: boolean): void;
+  /** `secret`: the bytes are wiped once they are written. `now`: the host waits for nothing else. */
+  send(message: ToHost, how?: { readonly secret?: boolean; readonly now?: boolean }): void;
   /** SIGKILL; `onExit` follows. */
   kill(): void;
   /** Asks it to end, kills it when it does not; resolves when it is gone. */
@@ -93,10 +93,10 @@ export function startHostChild({ pinDescriptor, log, onMessage, onExit }: HostCh
     get pid() {
       return child.pid;
     },
-    send(message, secret = false) {
+    send(message, { secret = false, now = false } = {}) {
       const frame = encodeFrame(message, secret);
-      // What comes up in one turn of the event loop goes in one write: with many clients that is most calls.
-      if (pipe.writableCorked === 0) {
+      // What comes up in one turn of the event loop goes in one write, while the host is at work anyway: with many clients that is most calls.
+      if (!now && pipe.writableCorked === 0) {
         pipe.cork();
         setImmediate(() => pipe.uncork());
       }

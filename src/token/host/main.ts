@@ -4,9 +4,9 @@
  * from outside when it waits too long. It must never write a PIN anywhere, never act on anything but its pipe and the
  * person, and never outlive its agent: it ends when the pipe does, or when the call it is blocked in returns.
  */
-import { Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
 import { keepHeapSmall } from "../../base/heap.js";
+import { wipeable } from "../../base/secret.js";
 import { type CallName, callByName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
@@ -17,6 +17,7 @@ import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
 import type { FromHost, HostStep, ToHost } from "./messages.js";
 import { checkPinFile } from "./pin-file.js";
 import { createPinentry, findPinentry } from "./pinentry.js";
+import { createPipeEnd } from "./pipe-end.js";
 import { createPresence, type Presence } from "./presence.js";
 import { openTerminal } from "./terminal.js";
 import { createUnlocker, type Unlocker } from "./unlocker.js";
@@ -46,12 +47,13 @@ process.title = "tokenfwd token host";
 for (const signal of ["SIGINT", "SIGHUP", "SIGQUIT"] as const) process.on(signal, () => {});
 process.on("SIGTERM", () => end());
 
-const pipe = new Socket({ fd: PIPE_FD, readable: true, writable: true });
+const pipe = createPipeEnd({ fd: PIPE_FD, onBytes: (bytes) => takeIn(decoder.push(bytes)), onEnd: end });
 const decoder = createFrameDecoder();
 const cancels = new Map<number, AbortController>();
 /** Calls that the module has not begun, in order. */
 const inbox: Arrived[] = [];
-let turnIsDue = false;
+/** A call has its turn, or its answer is leaving. */
+let isBusy = false;
 let running: Running | null = null;
 let ending = false;
 
@@ -176,27 +178,33 @@ function make(host: Running, { id, name, args, first }: Arrived["message"]): Fro
   return { kind: "result", id, result: makeStep(host, { name, args }) };
 }
 
+/** Makes the call, which has its turn. The next waits until the answer has left this process. */
+function carryOut(host: Running, { message, body }: Arrived): void {
+  isBusy = true;
+  try {
+    send(make(host, message), () => {
+      isBusy = false;
+      takeTurns();
+    });
+  } catch (error) {
+    endOnBug(error);
+  }
+  body.fill(0);
+}
+
 /**
  * Each call has a turn of the event loop to itself, so that a `withdraw` that came while the module was busy is read before the
  * next call begins; and the next waits until the answer to the last has left this process, so that the agent can tell what
  * the module may have seen when it dies.
  */
 function takeTurns(): void {
-  if (turnIsDue || inbox.length === 0) return;
-  turnIsDue = true;
+  if (isBusy || inbox.length === 0) return;
+  isBusy = true;
   setImmediate(() => {
     const arrived = inbox.shift();
-    const over = () => {
-      turnIsDue = false;
-      takeTurns();
-    };
-    if (arrived === undefined || running === null || ending) return over();
-    try {
-      send(make(running, arrived.message), over);
-    } catch (error) {
-      endOnBug(error);
-    }
-    arrived.body.fill(0);
+    isBusy = false;
+    if (arrived === undefined || running === null || ending) takeTurns();
+    else carryOut(running, arrived);
   });
 }
 
@@ -244,23 +252,35 @@ async function handle(message: Exclude<ToHost, { kind: "call" }>, host: Running)
   }
 }
 
-function receive(body: Buffer): void {
+/**
+ * Messages that came together. A call that comes alone, with nothing before it, is made at once: nothing that is here could take it
+ * back. One that must wait needs memory of its own, for the next read overwrites what the pipe gave.
+ */
+function takeIn(bodies: readonly Buffer[]): void {
+  const [only] = bodies;
+  if (bodies.length === 1 && only !== undefined && inbox.length === 0 && !isBusy) receive(only, carryOut);
+  else for (const body of bodies) receive(ownCopy(body), putInLine);
+}
+
+function ownCopy(body: Buffer): Buffer {
+  const copy = wipeable(body.length);
+  body.copy(copy);
+  return copy;
+}
+
+function putInLine(_host: Running, arrived: Arrived): void {
+  inbox.push(arrived);
+  takeTurns();
+}
+
+function receive(body: Buffer, takeCall: (host: Running, arrived: Arrived) => void): void {
   const message = decodeBody<ToHost>(body);
-  if (message.kind === "start") {
-    start(message);
-    return;
+  if (message.kind === "start") start(message);
+  else if (message.kind === "close") end();
+  else if (running !== null) {
+    if (message.kind === "call") takeCall(running, { message, body });
+    else handle(message, running).catch(endOnBug);
   }
-  if (message.kind === "close") {
-    end();
-    return;
-  }
-  if (running === null) return;
-  if (message.kind === "call") {
-    inbox.push({ message, body });
-    takeTurns();
-    return;
-  }
-  handle(message, running).catch(endOnBug);
 }
 
 /** A bug in here must look like a crash, and so must a module that does not open again: the agent answers the call and starts a fresh process. */
@@ -273,10 +293,3 @@ function endOnBug(error: unknown): void {
   process.stderr.write(`token host: ${error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(70);
 }
-
-pipe.on("data", (chunk: Buffer) => {
-  for (const body of decoder.push(chunk)) receive(body);
-});
-pipe.on("end", end);
-pipe.on("close", end);
-pipe.on("error", end);

@@ -85,7 +85,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   const line = createCallLine({
     epoch: () => epoch,
     isReady: () => state === "ready",
-    send: (message, secret) => child?.send(message, secret),
+    send: (message, how) => child?.send(message, how),
     onHead(call) {
       if (call === null) return watchdog.clear();
       watchCall(call);
