@@ -19,6 +19,8 @@ export interface CertificateOptions {
   /** As openssl takes it, default `/CN=ptittle`. */
   readonly subject?: string;
   readonly algorithm?: readonly string[];
+  /** Default 10. */
+  readonly days?: number;
   /** As -addext takes them. */
   readonly extensions?: readonly string[];
 }
@@ -28,15 +30,16 @@ export const EC = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 export const ED25519 = ["ed25519"];
 export const RSA_PSS = ["rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"];
 
-/** Valid for ten days from now. */
-export function makeCertificate({ subject = "/CN=ptittle", algorithm = RSA, extensions = [] }: CertificateOptions = {}): TestCertificate {
+/** Valid from now on. */
+export function makeCertificate(options: CertificateOptions = {}): TestCertificate {
+  const { subject = "/CN=ptittle", algorithm = RSA, days = 10, extensions = [] } = options;
   const dir = mkdtempSync(join(tmpdir(), "tfwd-cert-"));
   try {
     const file = (name: string): string => join(dir, name);
     execFileSync(
       "openssl",
       [
-        ...["req", "-x509", "-nodes", "-days", "10", "-sha256", "-utf8", "-subj", subject, "-newkey", ...algorithm],
+        ...["req", "-x509", "-nodes", "-days", String(days), "-sha256", "-utf8", "-subj", subject, "-newkey", ...algorithm],
         ...extensions.flatMap((extension) => ["-addext", extension]),
         ...["-keyout", file("key.pem"), "-out", file("cert.pem")],
       ],

@@ -119,7 +119,7 @@ export async function readClientConfig(options: ReadClientConfigOptions): Promis
     const text = await read(place.path);
     if (text !== null) files.push({ ...place, ...parseConfig(text) });
   }
-  return interpret(main.path, files, options);
+  return interpretConfig(main.path, files, options);
 }
 
 async function findMain(options: ReadClientConfigOptions, read: ReadFile): Promise<{ readonly path: string; readonly text: string }> {
@@ -142,7 +142,11 @@ async function findMain(options: ReadClientConfigOptions, read: ReadFile): Promi
 }
 
 /** What the values mean, with choria's defaults. */
-function interpret(path: string, files: readonly ConfigFile[], options: ReadClientConfigOptions): ClientConfig {
+export function interpretConfig(
+  path: string,
+  files: readonly ConfigFile[],
+  options: Pick<ReadClientConfigOptions, "env" | "home" | "root">,
+): ClientConfig {
   const { env, home } = options;
   const values = new Map<string, ValueSource>();
   for (const file of files) {

@@ -3,9 +3,10 @@
  * whoever runs choria here. It must never follow what choria would not.
  */
 import { statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import type { ReadClientConfigOptions, ReadFile } from "./client-config.js";
+import type { Look } from "./finding.js";
 
 /** Far more than any configuration; choria has no limit. */
 const MAX_BYTES = 1024 * 1024;
@@ -48,3 +49,17 @@ export function domainHere(): string | null {
   const [, ...rest] = hostname().split(".");
   return rest.length > 0 ? rest.join(".") : null;
 }
+
+/** Looks at a file of this machine, for checkConfig. */
+export const lookHere: Look = async (path, want) => {
+  try {
+    const found = await stat(path);
+    if (!found.isFile()) return { state: "unreadable", why: "it is not a file" };
+    if (found.size > MAX_BYTES && want === "text") return { state: "unreadable", why: `it has more than ${MAX_BYTES} bytes` };
+    return { state: "file", bytes: want === "text" ? await readFile(path) : Buffer.alloc(0), mode: found.mode & 0o777 };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return { state: "missing" };
+    return { state: "unreadable", why: READABLE[code ?? ""] ?? code ?? message };
+  }
+};
