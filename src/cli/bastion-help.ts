@@ -10,6 +10,8 @@ Start here:
       lists the keys that the workstation lets be used.
   tokenfwd sign --key 'pkcs11:...' < release.tar > release.sig
       signs; the workstation shows it, and asks for the PIN there.
+  tokenfwd doctor
+      says what is broken between here and the token, and what mends it.
 
 The workstation runs tokenfwd connect or tokenfwd agent run; a p11-kit server does as well.
 
@@ -39,6 +41,24 @@ Examples:
 The PIN is asked for at the workstation. Where it is wanted on this side (by a p11-kit server, or an
 agent with --pin-source client) it is asked for here, or comes from --pin-source, and crosses the
 wire.
+
+${STATUS}
+`;
+
+export const BASTION_DOCTOR_HELP = `
+What happens:
+  The socket is found as tokenfwd sign finds it, and each thing between it and the programs here is
+  looked at in order: who answers, the token, its keys, p11-kit and what it hides, Choria's
+  configuration if there is one. Nothing is changed. A signature is made with --pin-source alone.
+
+Marks: \u2713 passed   ! works, and something should be mended   \u2717 failed   - not reached
+
+Examples:
+  tokenfwd doctor
+  tokenfwd doctor --pin-source ask
+  tokenfwd doctor --json | jq '.checks[] | select(.status == "fail")'
+
+Exit status: that of the first check that failed, 0 when none did; warnings do not count.
 
 ${STATUS}
 `;

@@ -4,7 +4,7 @@
  */
 import { Command } from "commander";
 import { version } from "../base/version.js";
-import { BASTION_HELP, KEYS_HELP, SIGN_HELP } from "./bastion-help.js";
+import { BASTION_DOCTOR_HELP, BASTION_HELP, KEYS_HELP, SIGN_HELP } from "./bastion-help.js";
 import { addChoriaCommands, type ChoriaStart, choriaStart, type Words } from "./choria/program.js";
 import { usage } from "./options.js";
 
@@ -30,10 +30,20 @@ export interface RawKeysOptions {
   readonly socket?: string;
 }
 
+/** The options of doctor on a bastion as commander hands them over. */
+export interface RawBastionDoctorOptions {
+  readonly json?: boolean;
+  readonly report?: string;
+  readonly pinSource?: string;
+  readonly socket?: string;
+}
+
 export interface BastionHandlers {
   sign(options: RawSignOptions): Promise<void>;
   keys(options: RawKeysOptions): Promise<void>;
   readonly choria: ChoriaStart;
+  /** The workstation's program has a doctor of its own, which knows more. */
+  bastionDoctor(options: RawBastionDoctorOptions): Promise<void>;
 }
 
 /** The commands' own handlers; `words` is what stood after `--`, `ended` gets the exit status. */
@@ -53,6 +63,11 @@ export function bastionHandlers(words: Words, ended: (status: number) => void): 
       ended(await runKeys(options));
     },
     choria: choriaStart(words, ended),
+    async bastionDoctor(options) {
+      noCommand("doctor");
+      const { runBastionDoctor } = await import("./doctor-bastion-command.js");
+      ended(await runBastionDoctor(options));
+    },
   };
 }
 
@@ -102,5 +117,14 @@ export function addBastionCommands(program: Command, handlers: BastionHandlers):
 export function createBastionProgram(handlers: BastionHandlers): Command {
   const program = newProgram("Use the hardware token in your workstation from this machine.", BASTION_HELP);
   addBastionCommands(program, handlers);
+  program
+    .command("doctor")
+    .description("look at each thing between this machine's programs and the token, and say what mends it")
+    .option("--json", "one JSON document on stdout")
+    .option("--report <file>", "write what was found to a new file, for a bug report; no secret is in it")
+    .option("--pin-source <source>", "make a signature, with the PIN from: ask, file:PATH (mode 0600) or fd:N (default: none is made)")
+    .option("--socket <path>", "the socket (default: found by itself)")
+    .addHelpText("after", BASTION_DOCTOR_HELP)
+    .action((options: RawBastionDoctorOptions) => handlers.bastionDoctor(options));
   return program;
 }

@@ -1,20 +1,19 @@
 /*
- * `tokenfwd doctor`: walks the checks, and writes what they found. It never logs in unless a PIN source says so, and takes away
- * everything that it made.
+ * `tokenfwd doctor` on the workstation: the walk over this machine and, with a destination, the way there. It never logs in unless there
+ * is something to ask a PIN with, and takes away everything that it made.
  */
 import type { Log } from "../base/log.js";
 import { createDoctorContext, type DoctorOptions } from "../doctor/context.js";
 import { checksFor } from "../doctor/table.js";
-import { walk, walkStatus } from "../doctor/walk.js";
 import { checkDestination, checkSshOptions } from "./connect-command.js";
-import { doctorJson, doctorLines, doctorSum } from "./doctor-output.js";
+import { checkReport, givenOptions, walkAndWrite } from "./doctor-walk.js";
 import { chooseKey } from "./key-choice.js";
 import { createLifetime, processSignals } from "./lifetime.js";
-import { checkTokenOptions } from "./options.js";
+import { checkTokenOptions, usage } from "./options.js";
 import type { RawDoctorOptions } from "./program.js";
 import { createTerminal, noTerminal } from "./terminal.js";
 
-/** Checks the options of doctor. Throws E_USAGE. */
+/** Checks the options of doctor. Throws E_USAGE, and what checkTokenOptions throws. */
 export function checkDoctorOptions(destination: string | undefined, raw: RawDoctorOptions): DoctorOptions {
   if (destination !== undefined) checkDestination(destination);
   return {
@@ -25,15 +24,22 @@ export function checkDoctorOptions(destination: string | undefined, raw: RawDoct
   };
 }
 
-/** Answers the status of the first check that failed, 0 when none did. Throws E_USAGE, and E_INTERRUPTED after a signal. */
+/**
+ * Answers the status of the first check that failed, 0 when none did. With --socket, or where TOKENFWD_SOCKET says that this is a bastion,
+ * and without a destination, it is the bastion's side that is looked at. Throws E_USAGE, and E_INTERRUPTED after a signal.
+ */
 export async function runDoctor(destination: string | undefined, raw: RawDoctorOptions, log: Log): Promise<number> {
+  if (destination !== undefined && raw.socket !== undefined)
+    throw usage("--socket is for the bastion's side, which has no destination", "leave one of them out");
+  if (destination === undefined && (raw.socket !== undefined || process.env["TOKENFWD_SOCKET"])) {
+    const { runBastionDoctor } = await import("./doctor-bastion-command.js");
+    return runBastionDoctor(raw);
+  }
   const options = checkDoctorOptions(destination, raw);
+  const report = checkReport(raw.report);
   const lifetime = createLifetime(processSignals);
   const { signal } = lifetime;
   const terminal = createTerminal();
-  const { stdout } = process;
-  const checks = checksFor(options.destination);
-  const style = { colours: stdout.isTTY === true && !process.env["NO_COLOR"], width: Math.max(...checks.map(({ title }) => title.length)) };
   try {
     const context = createDoctorContext(options, {
       signal,
@@ -46,15 +52,8 @@ export async function runDoctor(destination: string | undefined, raw: RawDoctorO
         askLogin: ({ lines, echo }) => terminal.askSecret(lines, signal, echo),
       },
     });
-    const json = raw.json === true;
-    const results = await walk(checks, context, {
-      signal,
-      onResult(result) {
-        if (!json) stdout.write(doctorLines(result, style));
-      },
-    });
-    stdout.write(json ? doctorJson(results) : doctorSum(results));
-    return walkStatus(results);
+    const output = { json: raw.json === true, report, side: "workstation" as const, options: givenOptions(raw) };
+    return await walkAndWrite(checksFor(options.destination), context, signal, output);
   } finally {
     await lifetime.close();
   }

@@ -91,11 +91,15 @@ What happens:
 
 Marks: \u2713 passed   ! works, and something should be mended   \u2717 failed   - not reached
 Below what failed stands what mends it: a command, or the sentence to send to somebody.
-docs/troubleshooting.md explains each.
+docs/troubleshooting.md explains each. With --report FILE the same goes into one new file, without PINs,
+keys, environment or user names; it is shown first.
+
+On a bastion, under tokenfwd connect or with --socket, that side is looked at instead.
 
 Examples:
   tokenfwd doctor
   tokenfwd doctor bastion --module MODULE
+  tokenfwd doctor bastion --module MODULE --pin-source file:/run/user/1000/pin
   tokenfwd doctor bastion --json | jq '.checks[] | select(.status == "fail")'
 
 Exit status: that of the first check that failed, 0 when none did; warnings do not count.

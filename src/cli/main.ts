@@ -13,7 +13,7 @@ import { createProgram } from "./program.js";
 import { splitArgv } from "./raw-argv.js";
 
 /** What runs on a bastion too has statuses of its own for its failures, whatever stands after `--`. */
-const ON_A_BASTION: ReadonlySet<string> = new Set(["sign", "keys", "choria"]);
+const ON_A_BASTION: ReadonlySet<string> = new Set(["doctor", "sign", "keys", "choria"]);
 /** Their stdout is one document, or another program's. */
 const WITHOUT_EVENTS: ReadonlySet<string> = new Set(["doctor", "keys", "token", "choria"]);
 

@@ -22,6 +22,8 @@ export interface RawSshOptions {
 export interface RawDoctorOptions extends RawTokenOptions, RawSshOptions {
   readonly allowFullOverForward?: boolean;
   readonly json?: boolean;
+  readonly report?: string;
+  readonly socket?: string;
 }
 
 /** The options of connect as commander hands them over. */
@@ -112,8 +114,10 @@ export function createProgram(handlers: Handlers): Command {
   )
     .argument("[destination]", "the bastion, as connect takes it (default: this workstation alone)")
     .usage("[options] [destination]")
-    .option("--allow-full-over-forward", "as for connect")
+    .option("--allow-full-over-forward", "let --policy full be used from the bastion")
+    .option("--socket <path>", "on a bastion: look at that side, through this socket")
     .option("--json", "one JSON document on stdout")
+    .option("--report <file>", "write what was found to a new file, for a bug report; no secret is in it")
     .addHelpText("after", DOCTOR_HELP);
   doctor.action((destination: string | undefined, options: RawDoctorOptions) => handlers.doctor(destination, options));
 

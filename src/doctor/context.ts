@@ -61,5 +61,5 @@ export interface DoctorContext extends DoctorGround {
 export function createDoctorContext(options: DoctorOptions, surroundings: DoctorSurroundings): DoctorContext {
   const ground: DoctorGround = { ...surroundings, options };
   const token = createTokenFacts(ground);
-  return { ...ground, token, choria: lazily(async () => findChoria(ground)), way: createWayFacts(ground, token) };
+  return { ...ground, token, choria: lazily(async () => findChoria(ground.env)), way: createWayFacts(ground, token) };
 }

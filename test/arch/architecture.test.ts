@@ -144,6 +144,7 @@ describe("the house", () => {
       connect: async () => {},
       agentRun: async () => {},
       doctor: async () => {},
+      bastionDoctor: async () => {},
       tokenList: async () => {},
       exportByHand: async () => {},
       sign: async () => {},
@@ -164,6 +165,8 @@ describe("the house", () => {
     const named = (name: string): Command | undefined => program.commands.find((command) => command.name() === name);
     expect(undescribed(named("keys"), keysPart)).toEqual([]);
     expect(undescribed(named("sign"), signPart)).toEqual([]);
+    const doctorPart = page("docs/guide.md").split("## `tokenfwd doctor`")[1]?.split("\n## ")[0] ?? "";
+    expect(undescribed(named("doctor"), doctorPart)).toEqual([]);
     const exportPart = page("docs/guide.md").split("## `tokenfwd export`")[1]?.split("\n## ")[0] ?? "";
     expect(undescribed(named("export"), exportPart)).toEqual([]);
     expect(undescribed(named("sign"), keysPart)).toContain("--expect-cert");

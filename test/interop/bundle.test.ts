@@ -25,7 +25,8 @@ test("it is made of our bastion side and two packages, and asks for nothing but 
   const packages = new Set(inputs.flatMap((path) => /node_modules\/([^/]+)/.exec(path)?.[1] ?? []));
   expect([...packages].sort()).toEqual(["commander", "msgpackr"]);
   const ours = new Set(inputs.flatMap((path) => /^src\/(?:token\/)?[^/]+/.exec(path)?.[0] ?? []));
-  expect([...ours].sort()).toEqual(["src/base", "src/bastion", "src/cli", "src/cryptoki", "src/token/host", "src/wire"]);
+  const layers = ["src/base", "src/bastion", "src/choria", "src/cli", "src/cryptoki", "src/doctor", "src/token/host", "src/wire"];
+  expect([...ours].sort()).toEqual(layers);
   expect(inputs.filter((path) => /^src\/(agent|forward|token\/driver)\/|\/run\.ts$|\.node$/.test(path))).toEqual([]);
   const outside = Object.values(built.metafile.outputs).flatMap(({ imports }) => imports.map(({ path }) => path));
   expect(outside.filter((path) => !isBuiltin(path))).toEqual([]);

@@ -54,5 +54,6 @@ async function refuseSeveral(places: readonly SocketPlace[], uid: number, { time
   if (live.size < 2) return;
   throw new TokenfwdError("E_AGENT_SOCKET", `${live.size} workstations are connected to this account, and one must be named`, {
     hint: `tokenfwd connect says which socket is its own: ${[...live.values()].map((path) => `--socket ${shellWord(path)}`).join(" or ")}`,
+    reason: "several-workstations",
   });
 }

@@ -93,10 +93,15 @@ export const moduleCheck = defineCheck<DoctorContext>()({
   async run({ token, options }, { broken }) {
     if (options.module === null && (await token.module().catch(() => null)) === null) {
       const bad = (await token.seen()).filter(({ state }) => state === "unloadable" || state === "faulty");
-      if (bad.length > 0) return broken("some-unusable", bad.map(({ path, why }) => `${printable(path ?? "")}: ${why}`).join("; "));
+      if (bad.length > 0) return broken("some-unusable", bad.map(({ path, why }) => unusable(printable(path ?? ""), why ?? "")).join("; "));
     }
     const path = printable(await token.module());
     await token.host();
     return pass(options.module === null ? `${path}, found by itself` : path);
   },
 });
+
+/** Most reasons name the module themselves. */
+function unusable(path: string, why: string): string {
+  return why.includes(path) ? why : `${path}: ${why}`;
+}

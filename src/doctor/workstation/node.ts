@@ -3,11 +3,10 @@
  */
 import { version } from "../../base/version.js";
 import { defineCheck, pass } from "../check.js";
-import type { DoctorContext } from "../context.js";
 
 const LEAST = 20;
 
-export const nodeCheck = defineCheck<DoctorContext>()({
+export const nodeCheck = defineCheck<unknown>()({
   id: "node",
   title: "Node.js",
   looks: "Which Node.js runs tokenfwd, and whether it is one that tokenfwd supports.",

@@ -1,0 +1,96 @@
+/*
+ * `tokenfwd doctor` as a user runs it: its document, list and exit status, the report, and that of a PIN, a key and the environment
+ * nothing gets out.
+ */
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
+import { runCli } from "./cli-process.js";
+
+const CANARY = "Wd4mTq8vNz2xKb7hRs5cLj9f";
+let token: SoftHsm;
+let dir: string;
+
+beforeAll(async () => {
+  token = await createSoftHsm({ objects: "rsa", pin: CANARY });
+  dir = mkdtempSync(join(tmpdir(), "tokenfwd-doctor-cli-"));
+  writeFileSync(join(dir, "pin"), `${CANARY}\n`, { mode: 0o600 });
+});
+afterAll(async () => {
+  await token.dispose();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const doctor = (words: readonly string[], env: NodeJS.ProcessEnv = {}) =>
+  runCli(["doctor", ...words], { env: { ...token.env, HOME: dir, ...env } });
+
+describe("tokenfwd doctor", () => {
+  test("with everything in order ends with 0, and --json is the pinned document", async () => {
+    const { code, stdout, stderr } = await doctor(["--module", token.modulePath, "--json"]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const document = JSON.parse(stdout.toString()) as { v: number; checks: Record<string, unknown>[] };
+    expect(document.v).toBe(1);
+    for (const check of document.checks) expect(Object.keys(check)).toEqual(["id", "status", "cause", "detail", "mend"]);
+    expect(document.checks.filter(({ status }) => status !== "pass")).toEqual([]);
+  });
+
+  test("has the failed check's code as its status, and the list says what mends it, without colours in a pipe", async () => {
+    const { code, stdout } = await doctor(["--module", join(dir, "none.so")]);
+    expect(code).toBe(20);
+    expect(stdout.toString()).toMatch(/^✗ PKCS#11 module .*does not exist \[missing E_MODULE\]\n +mend: check the path/m);
+    expect(stdout.toString()).not.toContain("\u001b");
+  });
+
+  test("is what connect says by itself: the same cause and the same mend", async () => {
+    const module = join(dir, "none.so");
+    const { checks } = JSON.parse((await doctor(["--module", module, "--json"])).stdout.toString()) as {
+      checks: Record<string, unknown>[];
+    };
+    const failed = checks.find(({ status }) => status === "fail");
+    const connected = await runCli(["connect", "nowhere.invalid", "--module", module, "--json"], { env: token.env });
+    const error = JSON.parse(
+      connected.stdout
+        .toString()
+        .split("\n")
+        .find((line) => line.includes('"event":"error"')) ?? "{}",
+    );
+    expect([error.cause, error.hint, error.message]).toEqual([failed?.["cause"], failed?.["mend"], failed?.["detail"]]);
+  });
+
+  test("writes a report that holds no secret, shows it first, and overwrites nothing", async () => {
+    const report = join(dir, "report.json");
+    const words = ["--module", token.modulePath, "--pin-source", `file:${join(dir, "pin")}`, "--report", report];
+    const first = await doctor(words, { CANARY_IN_ENVIRONMENT: CANARY, SSH_AUTH_SOCK: join(homedir(), CANARY) });
+    expect(first.code).toBe(0);
+    const text = readFileSync(report, "utf8");
+    expect(statSync(report).mode & 0o777).toBe(0o600);
+    expect(first.stderr).toContain(text);
+    expect(JSON.parse(text)).toMatchObject({ v: 1, side: "workstation", options: ["module", "pin-source", "report"] });
+    const key = readFileSync(token.keys.rsa?.keyFile ?? "", "utf8").split("\n")[3] ?? "";
+    expect(key.length).toBeGreaterThan(40);
+    for (const secret of [
+      CANARY,
+      Buffer.from(CANARY).toString("base64").slice(0, 30),
+      Buffer.from(CANARY).toString("hex"),
+      key,
+      `${dir}/`,
+    ]) {
+      expect(text).not.toContain(secret);
+    }
+    for (const output of [first.stdout.toString(), first.stderr]) expect(output).not.toContain(CANARY);
+
+    const second = await doctor(words);
+    expect(second.code).toBe(2);
+    expect(second.stderr).toContain("there already");
+    expect(readFileSync(report, "utf8")).toBe(text);
+  });
+
+  test("refuses what it cannot look at before it looks", async () => {
+    expect((await doctor(["--", "ls"])).code).toBe(2);
+    expect((await doctor(["-oops"])).code).toBe(2);
+    expect((await doctor(["bastion", "--socket", "/x"])).code).toBe(2);
+    expect((await doctor(["--module", ""])).stderr).toContain("--module is empty");
+  });
+});
