@@ -135,6 +135,7 @@ const ROWS = [
 
 type AttributeName = (typeof ROWS)[number][1];
 
+const NAMES: ReadonlyMap<number, string> = new Map(ROWS.map(([type, name]) => [type, name]));
 const KINDS: ReadonlyMap<number, AttributeKind> = new Map(ROWS.map(([type, _name, kind]) => [type, kind]));
 
 /** CKA_ constants by name. */
@@ -143,6 +144,11 @@ export const CKA = Object.fromEntries(ROWS.map(([type, name]) => [name, type])) 
 /** The kind of an attribute; `bytes` for every type that is not in the table. */
 export function attributeKind(type: number): AttributeKind {
   return KINDS.get(type) ?? "bytes";
+}
+
+/** The CKA_ name, or `0x...` where there is none. */
+export function attributeName(type: number): string {
+  return NAMES.get(type) ?? `0x${type.toString(16)}`;
 }
 
 /** An attribute with a value of bytes; it keeps the buffer. */

@@ -26,6 +26,9 @@ export const CKK = {
   CKK_EC_MONTGOMERY: 0x41n,
 } as const;
 
+/** Certificate types. */
+export const CKC = { CKC_X_509: 0n, CKC_X_509_ATTR_CERT: 1n, CKC_WTLS: 2n } as const;
+
 /** User types of C_Login. */
 export const CKU = { CKU_SO: 0n, CKU_USER: 1n, CKU_CONTEXT_SPECIFIC: 2n } as const;
 

@@ -116,11 +116,18 @@ function writeArgument(writer: Writer, element: string, value: unknown, form: Re
 
 /**
  * What a request body turned out to be. `call` is ready to be made; its byte strings are copies when `secret` (it
- * carries a PIN), and views of the body otherwise. `unknown` is a call id outside the table. `refused` is sound but over
+ * carries a PIN), and views of the body otherwise; `trailing` bytes after them were ignored. `unknown` is a call id outside the table. `refused` is sound but over
  * a cap, or carries a value we will not act on: it is to be answered with ERROR `rv`.
  */
 export type DecodedRequest =
-  | { readonly kind: "call"; readonly call: AnyCall; readonly args: AnyArgs; readonly secret: boolean; readonly dialect: Dialect }
+  | {
+      readonly kind: "call";
+      readonly call: AnyCall;
+      readonly args: AnyArgs;
+      readonly secret: boolean;
+      readonly dialect: Dialect;
+      readonly trailing: number;
+    }
   | { readonly kind: "unknown"; readonly id: number }
   | { readonly kind: "refused"; readonly call: AnyCall; readonly rv: number; readonly why: string };
 
@@ -151,8 +158,15 @@ export function decodeRequest(body: Buffer, dialect: Dialect, limits: P11KitLimi
     const reader = createReader(content);
     try {
       const args = readArguments(reader, call, layout, form, createBudget(limits));
-      const decoded: DecodedRequest = { kind: "call", call, args, secret: layout.secret, dialect: form.dialect };
-      if (reader.remaining === 0) return decoded;
+      const decoded: DecodedRequest = {
+        kind: "call",
+        call,
+        args,
+        secret: layout.secret,
+        dialect: form.dialect,
+        trailing: reader.remaining,
+      };
+      if (decoded.trailing === 0) return decoded;
       loose ??= decoded;
     } catch (thrown) {
       if (thrown instanceof Refusal) refusal ??= { kind: "refused", call, rv: thrown.rv, why: thrown.message };

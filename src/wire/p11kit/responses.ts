@@ -114,15 +114,32 @@ function stringBytes(call: AnyCall, name: string): number {
   return call.name === "C_GetSlotInfo" && name === "description" ? 64 : (STRING_BYTES[name] ?? 32);
 }
 
+/** The CK_RV of an ERROR message, null for a body that is none. Throws DecodeError for one that cannot be read. */
+export function decodeErrorRv(body: Buffer): number | null {
+  const reader = createReader(body);
+  if (reader.u32("call id") !== ERROR_ID) return null;
+  return readErrorRv(reader, reader.take(reader.u32("signature length"), "signature").toString("latin1"));
+}
+
 /**
- * Reads the answer to a call made with `args`. Trailing bytes are ignored. What is longer than its room becomes
+ * Reads the answer to a call made with `args`. Trailing bytes are ignored, and told to `onTrailing`. What is longer than its room becomes
  * CKR_BUFFER_TOO_SMALL with the length. Throws DecodeError or Refusal for an answer that does not fit the call.
  */
-export function decodeResponse(body: Buffer, call: AnyCall, args: AnyArgs, limits: P11KitLimits): AnyResult {
+export function decodeResponse(
+  body: Buffer,
+  call: AnyCall,
+  args: AnyArgs,
+  limits: P11KitLimits,
+  onTrailing?: (bytes: number) => void,
+): AnyResult {
   const reader = createReader(body);
   const id = reader.u32("call id");
   const signature = reader.take(reader.u32("signature length"), "signature").toString("latin1");
-  if (id === ERROR_ID) return { rv: readErrorRv(reader, signature) };
+  if (id === ERROR_ID) {
+    const rv = readErrorRv(reader, signature);
+    if (reader.remaining > 0) onTrailing?.(reader.remaining);
+    return { rv };
+  }
   if (id !== call.id) throw reader.malformed("answer to another call");
   if (signature !== call.response) throw reader.malformed("another signature");
   const result: Record<string, unknown> & { rv: number } = { rv: CKR.CKR_OK };
@@ -133,6 +150,7 @@ export function decodeResponse(body: Buffer, call: AnyCall, args: AnyArgs, limit
     if (name === "rv") result.rv = Number(value);
     else result[name] = value;
   }
+  if (reader.remaining > 0) onTrailing?.(reader.remaining);
   return fitResult(call, args, result);
 }
 
