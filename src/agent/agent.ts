@@ -14,6 +14,7 @@ import type { HostEvents, TokenHost, UnlockResult } from "../token/host/host.js"
 import type { PinMode } from "../token/login.js";
 import { createP11KitServer } from "../wire/p11kit/server.js";
 import { MAGIC } from "../wire/rpc/messages.js";
+import type { StreamTap } from "../wire/trace/records.js";
 import { createAudit, type KeyUse } from "./audit.js";
 import { watchClient } from "./client-watch.js";
 import type { DescribedPurposes } from "./described.js";
@@ -41,6 +42,8 @@ export interface AgentOptions {
   readonly limits?: Partial<AgentLimits>;
   /** Purposes whose documents the agent reads before it signs, and says what they are. Default: none. */
   readonly describe?: DescribedPurposes;
+  /** Makes what sees the bytes of a client as they pass, broken ones too. */
+  tap?(about: { readonly client: string; readonly origin: Origin }): StreamTap;
 }
 
 export interface AgentLimits {
@@ -223,6 +226,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
       onViolation: (reason) => events.emit("violation", { client, reason }),
       greetingTimeoutMs: limits.versionByteTimeoutMs,
       lingerMs: limits.lingerMs,
+      tap: options.tap?.({ client, origin }),
     }).then(async () => {
       await cryptoki.close();
       open.delete(attachment);

@@ -5,11 +5,14 @@
 import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { createFirstOptionsReader } from "../wire/p11kit/first-options.js";
+import type { Direction, StreamTap } from "../wire/trace/records.js";
 
 export interface StockStreamsOptions {
   readonly path: string;
   /** Default 64, as many as our agent serves of one bastion: each is a process of p11-kit's here. */
   readonly maxStreams?: number;
+  /** Makes what sees the bytes of a stream as they pass. */
+  readonly tap?: (() => StreamTap) | undefined;
 }
 
 export interface StockStreams {
@@ -23,14 +26,14 @@ const MAX_STREAMS = 64;
 const LINGER_MS = 1_000;
 
 /** No stream yet. */
-export function createStockStreams({ path, maxStreams = MAX_STREAMS }: StockStreamsOptions): StockStreams {
+export function createStockStreams({ path, maxStreams = MAX_STREAMS, tap }: StockStreamsOptions): StockStreams {
   const streams = new Set<Duplex>();
   return {
     attach(stream) {
       if (streams.size >= maxStreams) throw new Error("too many clients");
       streams.add(stream);
       stream.once("close", () => streams.delete(stream));
-      return join(stream, path);
+      return join(stream, path, tap?.());
     },
     close() {
       for (const stream of streams) stream.destroy();
@@ -39,7 +42,11 @@ export function createStockStreams({ path, maxStreams = MAX_STREAMS }: StockStre
 }
 
 /** Both directions as they come; either side's failure ends both. */
-function join(stream: Duplex, path: string): { onFirstFrameOptions(listener: (options: Buffer) => void): void } {
+function join(
+  stream: Duplex,
+  path: string,
+  tap: StreamTap | undefined,
+): { onFirstFrameOptions(listener: (options: Buffer) => void): void } {
   const socket = connect({ path, allowHalfOpen: true });
   let listener: (options: Buffer) => void = () => {};
   const reader = createFirstOptionsReader((options) => listener(options));
@@ -47,6 +54,18 @@ function join(stream: Duplex, path: string): { onFirstFrameOptions(listener: (op
     if (!reader.push(chunk)) stream.off("data", look);
   };
   stream.on("data", look);
+  if (tap !== undefined) {
+    stream.on("data", (chunk: Buffer) => tap.bytes("client", chunk));
+    socket.on("data", (chunk: Buffer) => tap.bytes("server", chunk));
+    let first: Direction | null = null;
+    stream.once("end", () => {
+      first ??= "client";
+    });
+    socket.once("end", () => {
+      first ??= "server";
+    });
+    stream.once("close", () => tap.closed(first));
+  }
   stream.on("error", () => socket.destroy());
   stream.once("close", () => socket.destroy());
   socket.on("error", () => stream.destroy());

@@ -14,7 +14,7 @@ import { createP11KitClient, type P11KitClient } from "../wire/p11kit/client.js"
 import { negotiateP11Kit, type OpenedClient } from "../wire/p11kit/negotiate.js";
 import { initializeArgs } from "../wire/p11kit/requests.js";
 import { startStockProcess } from "./stock-process.js";
-import { createStockStreams, type StockStreams } from "./stock-streams.js";
+import { createStockStreams, type StockStreams, type StockStreamsOptions } from "./stock-streams.js";
 
 export interface StockOptions {
   /** The module's real path. */
@@ -23,6 +23,8 @@ export interface StockOptions {
   readonly uri: string;
   readonly signal: AbortSignal;
   readonly log: Log;
+  /** Makes what sees the bytes of a stream as they pass. */
+  readonly tap?: StockStreamsOptions["tap"];
 }
 
 /** A token as the server describes it; all printable. */
@@ -56,7 +58,7 @@ const MAX_SLOTS = 1_024;
 export async function openStock(options: StockOptions): Promise<Stock> {
   const { signal } = options;
   const server = await startStockProcess(options);
-  const streams = createStockStreams({ path: server.socket });
+  const streams = createStockStreams({ path: server.socket, tap: options.tap });
   const ask = <T>(use: (cryptoki: Cryptoki, ctx: CallContext, version: number) => Promise<T>) => withClient(server.socket, signal, use);
   const close = async (): Promise<void> => {
     streams.close();

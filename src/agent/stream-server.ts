@@ -3,6 +3,7 @@
  * holds back who asks and does not read, and sees that nobody keeps a place by silence. It knows no call and no token.
  */
 import type { Duplex } from "node:stream";
+import type { StreamTap } from "../wire/trace/records.js";
 
 /** What both wires have in common (wire/p11kit/server.ts, wire/rpc/server.ts). */
 export interface WireServer {
@@ -40,6 +41,8 @@ export interface StreamServerOptions {
   readonly greetingTimeoutMs: number;
   /** How long a client that has ended its side may take to read the answers it has coming. */
   readonly lingerMs: number;
+  /** Sees what passes, and when it has ended. */
+  readonly tap?: StreamTap | undefined;
 }
 
 /** Above this much unanswered input a stream is no longer read. */
@@ -47,7 +50,7 @@ const MAX_PENDING_BYTES = 2 * 1024 * 1024;
 
 /** Serves a stream that is open, and owns it. Resolves when it has closed and its server is idle; never rejects. */
 export function serveStream(options: StreamServerOptions): Promise<void> {
-  const { stream, counters, lingerMs, greetingTimeoutMs } = options;
+  const { stream, counters, lingerMs, greetingTimeoutMs, tap } = options;
   let server: WireServer | null = null;
   let violated = false;
 
@@ -55,7 +58,9 @@ export function serveStream(options: StreamServerOptions): Promise<void> {
   const line: StreamLine = {
     write(bytes) {
       counters.bytesOut += bytes.length;
-      if (stream.writable) stream.write(bytes);
+      if (!stream.writable) return;
+      stream.write(bytes);
+      tap?.bytes("server", bytes);
     },
     full: () => (stream.writableNeedDrain && !stream.destroyed ? drained(stream) : null),
     violate(reason, { afterWrites } = { afterWrites: false }) {
@@ -80,6 +85,8 @@ export function serveStream(options: StreamServerOptions): Promise<void> {
   stream.on("data", (chunk: Buffer) => {
     if (chunk.length === 0) return;
     counters.bytesIn += chunk.length;
+    // Before anybody overwrites a PIN in it.
+    tap?.bytes("client", chunk);
     if (server === null) {
       const chosen = options.serve(chunk.readUInt8(0), line);
       server = chosen;
@@ -93,7 +100,9 @@ export function serveStream(options: StreamServerOptions): Promise<void> {
     server.push(chunk);
     if (server.pendingBytes > MAX_PENDING_BYTES) stream.pause();
   });
+  let hungUp = false;
   stream.once("end", () => {
+    hungUp = true;
     clearTimeout(late);
     if (server === null) stream.end();
     server?.end();
@@ -102,6 +111,7 @@ export function serveStream(options: StreamServerOptions): Promise<void> {
   });
   return new Promise<void>((resolve) => stream.once("close", resolve)).then(async () => {
     clearTimeout(late);
+    tap?.closed(hungUp ? "client" : violated ? "server" : null);
     server?.end();
     await server?.idle;
   });

@@ -6,6 +6,7 @@ import { createAgent } from "../agent/agent.js";
 import { listenOn } from "../agent/listen.js";
 import type { Log } from "../base/log.js";
 import { runtimeDirectory } from "../base/paths.js";
+import { printable } from "../base/printable.js";
 import { run } from "../base/run.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
 import { agentRun } from "./agent-run.js";
@@ -15,6 +16,7 @@ import { openModule } from "./open-module.js";
 import { checkTokenOptions, usage } from "./options.js";
 import type { RawAgentRunOptions } from "./program.js";
 import { createTouchNotice } from "./touch-notice.js";
+import { agentTap, takeTrace } from "./trace/take.js";
 import { createUi } from "./ui.js";
 
 /** Runs the agent on the process's own streams. Throws E_USAGE and E_SOCKET_PATH for its options; everything later is reported. */
@@ -34,5 +36,13 @@ export async function runAgent(raw: RawAgentRunOptions, log: Log): Promise<numbe
     lifetime,
     onTouch: createTouchNotice({ terminal: process.stderr, env: process.env, run }),
   };
-  return agentRun({ ...token, socket }, around, { openModule, createAgent, listenOn, addressOf: p11KitAddress });
+  const { trace } = raw;
+  const tracing =
+    trace === undefined ? null : takeTrace({ path: trace, data: false, of: { agent: printable(socket) } }, lifetime, around.ui);
+  return agentRun({ ...token, socket }, around, {
+    openModule,
+    createAgent: tracing === null ? createAgent : (options) => createAgent({ ...options, tap: agentTap(tracing) }),
+    listenOn,
+    addressOf: p11KitAddress,
+  });
 }

@@ -10,20 +10,23 @@ import { openStock } from "../agent/stock.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { workstationId } from "../base/paths.js";
+import { printable } from "../base/printable.js";
 import { run } from "../base/run.js";
 import { connectBastion } from "../forward/forward.js";
 import { resolveSshSettings } from "../forward/ssh-settings.js";
 import { findModule } from "../token/discovery/discover.js";
 import { checkModuleFile } from "../token/host/module-file.js";
+import type { Tracing } from "../trace/tracing.js";
 import { type ConnectOptions, connect } from "./connect.js";
 import { checkStockOptions } from "./connect-stock.js";
 import { createEventStream, noEvents } from "./event-stream.js";
-import { createLifetime, processSignals } from "./lifetime.js";
+import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
 import { openModule } from "./open-module.js";
 import { checkFile, checkTokenOptions, parseNumber, usage } from "./options.js";
 import type { RawConnectOptions, RawSshOptions } from "./program.js";
 import { createTerminal } from "./terminal.js";
 import { createTouchNotice } from "./touch-notice.js";
+import { agentTap, takeTrace } from "./trace/take.js";
 import { createUi, silentUi } from "./ui.js";
 
 const SSH_OPTION = /^[A-Za-z]+[= ]/;
@@ -131,15 +134,23 @@ export async function runConnect(
     term: process.env["TERM"] ?? "dumb",
     onTouch: createTouchNotice({ terminal: stderr, env: process.env, run }),
   };
+  const tracing = traceOf(options, raw.trace, lifetime);
   return connect(options, around, {
     openModule,
     inspectToken,
-    createAgent,
+    createAgent: tracing === null ? createAgent : (given) => createAgent({ ...given, tap: agentTap(tracing) }),
     findModule,
-    openStock,
+    openStock: tracing === null ? openStock : (given) => openStock({ ...given, tap: () => tracing.tap({ kind: "forward" }) }),
     resolveSshSettings,
     checkModule: checkModuleFile,
     connectBastion,
     workstationId,
   });
+}
+
+/** The trace of `--trace`, null without. Its lines end so that they read right on a terminal in raw mode too. */
+function traceOf({ destination }: ConnectOptions, path: string | undefined, lifetime: Lifetime): Tracing | null {
+  if (path === undefined) return null;
+  const ui = createUi(process.stderr, () => process.stderr.isTTY === true);
+  return takeTrace({ path, data: false, of: { destination: printable(destination) } }, lifetime, ui);
 }

@@ -11,6 +11,7 @@ import { createEventStream } from "./event-stream.js";
 import { usage } from "./options.js";
 import { createProgram } from "./program.js";
 import { splitArgv } from "./raw-argv.js";
+import { traceHandlers } from "./trace/program.js";
 
 /** What runs on a bastion too has statuses of its own for its failures, whatever stands after `--`. */
 const ON_A_BASTION: ReadonlySet<string> = new Set(["doctor", "sign", "keys", "choria"]);
@@ -61,6 +62,9 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
       const { runExport } = await import("./export-command.js");
       status = await runExport(options, log);
     },
+    trace: traceHandlers(noCommand, (ended) => {
+      status = ended;
+    }),
   });
   await program.parseAsync(own, { from: "user" });
   return status;

@@ -8,6 +8,7 @@ import type { RawExportOptions } from "./export-command.js";
 import { AGENT_RUN_HELP, CONNECT_HELP, DOCTOR_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
 import type { RawTokenOptions } from "./options.js";
 import type { RawTokenListOptions } from "./token-list-command.js";
+import { addTraceCommands, type TraceHandlers } from "./trace/program.js";
 
 /** The options that say how to reach a destination, as commander hands them over. */
 export interface RawSshOptions {
@@ -35,12 +36,14 @@ export interface RawConnectOptions extends RawTokenOptions, RawSshOptions {
   readonly shell?: boolean;
   readonly tools?: boolean;
   readonly stock?: boolean;
+  readonly trace?: string;
   readonly json?: boolean;
 }
 
 /** The options of agent run as commander hands them over. */
 export interface RawAgentRunOptions extends RawTokenOptions {
   readonly socket?: string;
+  readonly trace?: string;
   readonly json?: boolean;
 }
 
@@ -51,6 +54,7 @@ export interface Handlers extends BastionHandlers {
   doctor(destination: string | undefined, options: RawDoctorOptions): Promise<void>;
   tokenList(options: RawTokenListOptions): Promise<void>;
   exportByHand(options: RawExportOptions): Promise<void>;
+  readonly trace: TraceHandlers;
 }
 
 function withTokenOptions(command: Command): Command {
@@ -89,6 +93,7 @@ export function createProgram(handlers: Handlers): Command {
     .option("--shell", "open a login shell there, with both variables set, and end with it")
     .option("--tools", "put tokenfwd itself on CMD's PATH on the bastion while connected (Node 20 or newer there)")
     .option("--stock", "serve it with stock p11-kit server in place of our agent: no policy, and the PIN crosses the connection")
+    .option("--trace <file>", "write down every call from the bastion, secrets left out; read it with trace show")
     .option("--json", "events as JSON lines on stdout (on stderr with CMD)")
     .addHelpText("after", CONNECT_HELP);
   connect.action((destination: string, options: RawConnectOptions) => handlers.connect(destination, options));
@@ -96,6 +101,7 @@ export function createProgram(handlers: Handlers): Command {
   const agent = program.command("agent").description("serve the token on a socket of this workstation");
   const run = withTokenOptions(agent.command("run").description("serve it in the foreground"))
     .option("--socket <path>", "the socket (default: $XDG_RUNTIME_DIR/tokenfwd/agent.sock)")
+    .option("--trace <file>", "write down every call, secrets left out; read it with trace show")
     .option("--json", "events as JSON lines on stdout")
     .addHelpText("after", AGENT_RUN_HELP);
   run.action((options: RawAgentRunOptions) => handlers.agentRun(options));
@@ -130,6 +136,8 @@ export function createProgram(handlers: Handlers): Command {
     .option("-F, --config <file>", "the ssh configuration file")
     .addHelpText("after", EXPORT_HELP);
   byHand.action((options: RawExportOptions) => handlers.exportByHand(options));
+
+  addTraceCommands(program, handlers.trace);
   addBastionCommands(program, handlers);
   return program;
 }

@@ -150,6 +150,7 @@ describe("the house", () => {
       sign: async () => {},
       keys: async () => {},
       choria: { alone: async () => {}, withWords: async () => {} },
+      trace: { trace: async () => {}, show: async () => {} },
     });
     const [connect, agent] = program.commands;
     const [connectPart = "", agentPart = ""] = page("docs/guide.md").split("## `tokenfwd agent run`");
@@ -169,6 +170,9 @@ describe("the house", () => {
     expect(undescribed(named("doctor"), doctorPart)).toEqual([]);
     const exportPart = page("docs/guide.md").split("## `tokenfwd export`")[1]?.split("\n## ")[0] ?? "";
     expect(undescribed(named("export"), exportPart)).toEqual([]);
+    const tracePart = page("docs/guide.md").split("## `tokenfwd trace`")[1]?.split("\n## ")[0] ?? "";
+    expect(undescribed(named("trace"), tracePart)).toEqual([]);
+    expect(undescribed(named("trace")?.commands[0], tracePart)).toEqual([]);
     expect(undescribed(named("sign"), keysPart)).toContain("--expect-cert");
     const events = page("docs/operations.md").split("## Events")[1]?.split("\n## ")[0] ?? "";
     expect(EVENT_NAMES.filter((name) => !events.includes(`\`${name}\``))).toEqual([]);

@@ -45,6 +45,7 @@ const SYSTEM = {
   "libc6-dev": [],
   python3: ["python3"],
   gdb: ["gdb", "gcore"],
+  chromium: ["chromium"],
 };
 
 const say = (text) => process.stderr.write(`setup: ${text}\n`);
