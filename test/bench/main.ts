@@ -9,18 +9,19 @@ import { benchLocal, localTable } from "./local.js";
 import { thisMachine, writeReport } from "./report.js";
 import { benchRtt, rttTable } from "./rtt.js";
 import { benchStart, startTable } from "./start.js";
+import { benchTrace, traceTable } from "./trace.js";
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --only PARTS     of local, forward, rtt, start, with commas (all)
-  --rounds N       of the parts local and forward (5)
+  --only PARTS     of local, forward, trace, rtt, start, with commas (all)
+  --rounds N       of the parts local, forward and trace (5)
   --seconds S      of each way in each of these rounds (1)
   --rtt MS,...     round-trip times of the rtt part (0,10,50,150)
   --json FILE      writes every number there
   --doc            puts the tables into docs/performance.md
 `;
 
-const PARTS = ["local", "forward", "rtt", "start"] as const;
+const PARTS = ["local", "forward", "trace", "rtt", "start"] as const;
 
 interface Settings {
   readonly parts: readonly string[];
@@ -84,6 +85,12 @@ async function runParts(settings: Settings, cleanUps: CleanUps): Promise<void> {
     await cleanUps.dispose();
     results["forward"] = rows;
     print(`Over the forward, on one machine, medians of ${rounds} rounds of ${seconds} s`, forwardTable(rows));
+  }
+  if (parts.includes("trace")) {
+    const rows = await benchTrace({ rounds, seconds, say, cleanUps });
+    await cleanUps.dispose();
+    results["trace"] = rows;
+    print(`Traced, on one machine, medians of ${rounds} rounds of ${seconds} s`, traceTable(rows));
   }
   if (parts.includes("rtt")) {
     const rows = await benchRtt({ rtts, say, cleanUps });
