@@ -2,11 +2,10 @@
  * How the configuration leads to brokers, and how long it waits. It must never look anything up in the network.
  */
 import { printable } from "../../base/printable.js";
+import { DEFAULT_MAX_TTL_SECONDS, MIN_TTL_SECONDS } from "../limits.js";
 import { parseBroker } from "./brokers.js";
 import type { CheckConfigInput, Findings } from "./finding.js";
 
-/** What a signer of ours takes at most, in seconds. */
-const TTL = { least: 30, most: 300 } as const;
 /** A touch, or a question at the workstation, in seconds. */
 const PATIENT = 10;
 
@@ -38,11 +37,11 @@ export function checkNetwork({ config }: CheckConfigInput, findings: Findings): 
     );
   }
   const ttl = config.values.get("ttl");
-  if (ttl !== undefined && config.ttl < TTL.least) {
-    const text = `ttl is ${config.ttl}: servers drop a request with less than ${TTL.least}, and say nothing`;
+  if (ttl !== undefined && config.ttl < MIN_TTL_SECONDS) {
+    const text = `ttl is ${config.ttl}: servers drop a request with less than ${MIN_TTL_SECONDS}, and say nothing`;
     findings.add("ttl", "error", text, "write: ttl = 60", { source: ttl });
-  } else if (ttl !== undefined && config.ttl > TTL.most) {
-    const text = `ttl is ${config.ttl} seconds: so long can anybody who saw a request send it again, and our signer takes at most ${TTL.most}`;
+  } else if (ttl !== undefined && config.ttl > DEFAULT_MAX_TTL_SECONDS) {
+    const text = `ttl is ${config.ttl} seconds: so long can anybody who saw a request send it again, and our signer takes at most ${DEFAULT_MAX_TTL_SECONDS}`;
     findings.add("ttl", "warning", text, "write: ttl = 60, or raise --max-ttl of the signer", { source: ttl });
   }
   if (config.discoveryTimeout < PATIENT && signsWithToken(config.provider, config.values)) {
