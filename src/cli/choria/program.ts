@@ -8,6 +8,7 @@ import { usage } from "../options.js";
 import { addCheck } from "./check-options.js";
 import { addConfig } from "./config-options.js";
 import { addSignRequest } from "./sign-request-options.js";
+import { addSigner } from "./signer-options.js";
 import { addTlsHandshake } from "./tls-handshake.js";
 
 /** The words after the first `--`, null when there was none. */
@@ -37,7 +38,7 @@ export function choriaStart(words: Words, ended: (status: number) => void): Chor
 /** What adds one command to the group. */
 export type AddChoriaCommand = (group: Command, start: ChoriaStart) => void;
 
-const COMMANDS: readonly AddChoriaCommand[] = [addSignRequest, addCheck, addConfig, addTlsHandshake];
+const COMMANDS: readonly AddChoriaCommand[] = [addSignRequest, addSigner, addCheck, addConfig, addTlsHandshake];
 
 /** Adds the group with all its commands. */
 export function addChoriaCommands(program: Command, start: ChoriaStart): void {
