@@ -27,7 +27,7 @@ export interface ReadRequest {
   readonly what: string;
 }
 
-const MAX_LINE = 1_000;
+const MAX_LINE = 2_000;
 
 /**
  * Reads the document of a request whose purpose is one of these; null for every other purpose. What is refused is told to

@@ -23,7 +23,10 @@ export interface Loopback {
   close(): Promise<void>;
 }
 
-const isLoopback = (host: string): boolean => isIP(host) !== 0 && (host.startsWith("127.") || host === "::1");
+/** Whether it is an address, and one that only this machine can reach. */
+export function isLoopback(host: string): boolean {
+  return isIP(host) !== 0 && (host.startsWith("127.") || host === "::1");
+}
 
 /** `127.0.0.1:4222`, or `[::1]:4222`. */
 export function hostPort({ host, port }: { readonly host: string; readonly port: number }): string {

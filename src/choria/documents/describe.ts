@@ -6,8 +6,10 @@ import { printable } from "../../base/printable.js";
 import { DocumentError } from "./json.js";
 import { type ChoriaRequest, isCallerId, parseBody, parseRequest, type RequestFilter } from "./request.js";
 
+/** With these two no line is longer than what every place that shows it has room for: nothing is pushed off its end. */
 const MAX_ITEMS = 4;
-const MAX_ITEM_LENGTH = 60;
+const MAX_ITEM_LENGTH = 50;
+export const MAX_LINE_LENGTH = 2_000;
 /** Beyond this a request is good for longer than any stock client asks for. */
 const USUAL_TTL_SECONDS = 300;
 
@@ -17,7 +19,7 @@ export function describeRequest({ message, envelope }: ChoriaRequest): string {
   const body = parseBody(agent, message);
   const action = body.kind === "rpc" ? `${agent}#${body.action}` : agent;
   const long = ttl > USUAL_TTL_SECONDS ? `, good for ${ttl} s` : "";
-  return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}`, 2_000);
+  return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}`, MAX_LINE_LENGTH);
 }
 
 /**
@@ -53,9 +55,16 @@ function describeFilter({ fact, cf_class, agent, identity, compound }: RequestFi
   return parts.length === 0 ? "none" : parts.join("; ");
 }
 
+/** What could be taken for a part of our own sentence stands in quotes. */
+function item(text: string): string {
+  const whole = printable(text, text.length);
+  const shown = whole.length > MAX_ITEM_LENGTH ? `${whole.slice(0, MAX_ITEM_LENGTH)}...` : whole;
+  return /^[^\s",;]+$/.test(shown) ? shown : `"${shown.replaceAll('"', '\\"')}"`;
+}
+
 function listed(what: string, items: readonly string[]): string | null {
   if (items.length === 0) return null;
-  const shown = items.slice(0, MAX_ITEMS).map((item) => printable(item, MAX_ITEM_LENGTH));
+  const shown = items.slice(0, MAX_ITEMS).map(item);
   const more = items.length > MAX_ITEMS ? ` and ${items.length - MAX_ITEMS} more` : "";
   return `${what} ${shown.join(", ")}${more}`;
 }

@@ -138,9 +138,9 @@ export function parseBody(agent: string, message: string): RequestBody {
   return { kind: "rpc", action: fields.text("action", NAME) };
 }
 
-/** Whether servers read all of a callerid: what comes behind another character they pass over. */
+/** Whether servers read all of a callerid: what comes behind another character they pass over. No CN is longer than 64 characters. */
 export function isCallerId(callerid: string): boolean {
-  return /^choria=[\w.-]+$/.test(callerid);
+  return /^choria=[\w.-]{1,64}$/.test(callerid);
 }
 
 /** The document as stock Choria writes it, byte for byte: these are the bytes that are signed. */

@@ -7,6 +7,7 @@ import { X509Certificate } from "node:crypto";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 import { describeSpki, spkiFingerprint, spkiOfCertificate } from "../../cryptoki/keys/spki.js";
+import { isCallerId } from "../documents/request.js";
 import type { ChoriaIdentity } from "../types.js";
 
 const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
@@ -110,7 +111,7 @@ function commonNameOf(certificate: X509Certificate): string {
     const found = names.length === 0 ? "no CN" : `${names.length} CNs`;
     throw refused(`the token's certificate has ${found} in its subject, and Choria takes its caller from the one`, CN_HINT);
   }
-  if (!/^[\w.-]+$/.test(name)) {
+  if (!isCallerId(`choria=${name}`)) {
     throw refused(`the CN of the token's certificate is no Choria caller: "${printable(name, 100)}"`, CN_HINT);
   }
   return name;

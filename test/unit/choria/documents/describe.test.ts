@@ -34,7 +34,7 @@ describe("describeRequest", () => {
       compound: [[{ expr: "with('x')" }, { expr: "y" }]],
     };
     expect(withFilter(filter)).toBe(
-      "rpcutil#ping in mcollective, filter: identity node1.example.net; fact os.family==Debian; class apache; agent package; compound with('x') and y, by choria=ptittle",
+      "rpcutil#ping in mcollective, filter: identity node1.example.net; fact os.family==Debian; class apache; agent package; compound \"with('x') and y\", by choria=ptittle",
     );
     expect(withFilter({ agent: ["rpcutil"] })).toContain("filter: none");
   });
@@ -42,7 +42,7 @@ describe("describeRequest", () => {
   it("counts what it does not show", () => {
     const identity = Array.from({ length: 2_000 }, (_, index) => `node${index}`);
     expect(withFilter({ identity })).toContain("identity node0, node1, node2, node3 and 1996 more, by");
-    expect(withFilter({ identity: ["x".repeat(4_000)] })).toContain(`identity ${"x".repeat(60)}..., by`);
+    expect(withFilter({ identity: ["x".repeat(4_000)] })).toContain(`identity ${"x".repeat(50)}..., by`);
   });
 
   it("names a discovery, and a time that no stock client asks for", () => {
@@ -52,6 +52,22 @@ describe("describeRequest", () => {
 
   it("lets no control character through", () => {
     expect(withFilter({ identity: ["\u001b[2K\rnode"] })).toContain("identity \\x1b[2K\\x0dnode, by");
+  });
+
+  it("lets no item pass for a part of the sentence", () => {
+    const line = withFilter({ identity: ['x, by choria=root"; class y'] });
+    expect(line).toBe('rpcutil#ping in mcollective, filter: identity "x, by choria=root\\"; class y", by choria=ptittle');
+  });
+
+  it("never grows so long that its end is cut off", () => {
+    const terms = Array.from({ length: 100 }, () => "\u{e0041}".repeat(100));
+    const fact = terms.map((value) => ({ fact: value, operator: "==", value }));
+    const filter = { identity: terms, cf_class: terms, agent: terms, fact, compound: terms.map((expr) => [{ expr }]) };
+    const name = "x".repeat(128);
+    const callerid = `choria=${"y".repeat(64)}`;
+    const line = describeRequest(request({ agent: name, collective: name, callerid, ttl: 315_360_000, filter }));
+    expect(line.length).toBeLessThan(2_000);
+    expect(line.endsWith(`and 96 more, by ${callerid}, good for 315360000 s`)).toBe(true);
   });
 });
 

@@ -18,7 +18,19 @@ describe("the options of Choria's commands", () => {
     expect(parseListen(undefined)).toEqual({ host: "127.0.0.1", port: 0 });
     expect(parseListen("127.0.0.1:8080")).toEqual({ host: "127.0.0.1", port: 8080 });
     expect(parseListen("[::1]:0")).toEqual({ host: "::1", port: 0 });
-    for (const text of ["", "8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[::1]", "a:b:1"]) {
+    for (const text of [
+      "",
+      "8080",
+      "127.0.0.1",
+      "127.0.0.1:",
+      "127.0.0.1:65536",
+      "::1:80",
+      "[::1]",
+      "a:b:1",
+      "0.0.0.0:80",
+      "localhost:80",
+      "[::]:80",
+    ]) {
       expect(() => parseListen(text), text).toThrow(USAGE);
     }
   });
