@@ -10,6 +10,8 @@ Start here:
       lists the keys that the workstation lets be used.
   tokenfwd sign --key 'pkcs11:...' < release.tar > release.sig
       signs; the workstation shows it, and asks for the PIN there.
+  tokenfwd choria run -- req rpcutil ping
+      runs choria with that key: it signs the requests, and speaks to the broker.
   tokenfwd doctor
       says what is broken between here and the token, and what mends it.
 

@@ -18,6 +18,7 @@ import { findModule } from "../token/discovery/discover.js";
 import { checkModuleFile } from "../token/host/module-file.js";
 import type { Tracing } from "../trace/tracing.js";
 import { type ConnectOptions, connect } from "./connect.js";
+import { checkChoriaOptions } from "./connect-choria-options.js";
 import { checkStockOptions } from "./connect-stock.js";
 import { createEventStream, noEvents } from "./event-stream.js";
 import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
@@ -77,6 +78,7 @@ export function checkConnectOptions(
     throw usage("-- stands there without a command", "leave it out, or put the command after it");
   if (raw.tty === true && command === null && raw.shell !== true)
     throw usage("-t is for a command, and there is none", "put the command after --");
+  const choria = checkChoriaOptions(raw);
   if (raw.stock === true) checkStockOptions(raw);
   if (raw.shell === true && command !== null) throw usage("--shell and a command exclude each other", "leave one of them out");
   if (raw.shell === true && raw.tty === false) throw usage("--shell needs a terminal, and -T gives none", "leave out -T");
@@ -98,6 +100,7 @@ export function checkConnectOptions(
     command: raw.shell === true ? "shell" : command,
     tools: raw.tools === true ? readBundle() : null,
     stock: raw.stock === true,
+    choria,
   };
 }
 
@@ -148,6 +151,7 @@ export async function runConnect(
     checkModule: checkModuleFile,
     connectBastion,
     workstationId,
+    planChoria: async (...given) => (await import("./connect-choria.js")).planChoria(...given),
   });
 }
 

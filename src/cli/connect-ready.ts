@@ -6,12 +6,22 @@ import type { TokenSummary } from "../agent/inspect.js";
 import { shellWord } from "../base/printable.js";
 import type { ForwardReady } from "../forward/types.js";
 import type { ConnectOptions } from "./connect.js";
+import type { ChoriaServing } from "./connect-choria.js";
 
 type Options = Pick<ConnectOptions, "destination" | "profile" | "pinSource" | "command" | "allowRawRsa" | "stock">;
 type Tokens = readonly Pick<TokenSummary, "uri" | "label" | "serial">[];
 
-/** The event `ready`, exactly the pinned fields; `tools` is the directory that has our program, or null. */
-export function readyEvent(options: Options, key: string | null, tokens: Tokens, ready: ForwardReady): Record<string, unknown> {
+/**
+ * The event `ready`, exactly the pinned fields; `tools` is the directory that has our program, or null, and `choria` who choria's caller
+ * is, with the directory of its wrapper, or null.
+ */
+export function readyEvent(
+  options: Options,
+  key: string | null,
+  tokens: Tokens,
+  ready: ForwardReady,
+  choria: ChoriaServing | null = null,
+): Record<string, unknown> {
   const { user, host, port, hostKey, pty, verified, remoteSocket, address, wellKnown, tools, rttMs } = ready;
   return {
     destination: options.destination,
@@ -30,6 +40,7 @@ export function readyEvent(options: Options, key: string | null, tokens: Tokens,
     policy: options.stock ? null : options.profile,
     rttMs,
     tools: tools?.directory ?? null,
+    choria: choria === null ? null : { caller: choria.caller, brokers: choria.brokers, directory: choria.directory },
   };
 }
 
@@ -40,7 +51,13 @@ const PROFILES = {
 } as const;
 
 /** The lines for a person. With a CMD one line is enough: the rest is what CMD shows. */
-export function readyLines(options: Options, key: string | null, tokens: Tokens, ready: ForwardReady): readonly string[] {
+export function readyLines(
+  options: Options,
+  key: string | null,
+  tokens: Tokens,
+  ready: ForwardReady,
+  choria: ChoriaServing | null = null,
+): readonly string[] {
   const where = `${ready.user}@${ready.host}`;
   const names = tokens.map((token) => `"${token.label}"${token.serial === "" ? "" : ` (serial ${token.serial})`}`).join(", ");
   const which = key === "all" ? "every key" : (key ?? "no key");
@@ -51,6 +68,7 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
     const pin = crossing ? "; a PIN that is typed there crosses the connection" : "";
     return [
       ...(ready.tools === null ? [] : [`tools: the ${what} finds tokenfwd, run by ${ready.tools.node} ${ready.tools.nodeVersion}`]),
+      ...choriaLines(choria),
       `ready: ${which} of ${names} on ${where} until the ${what} ends, ${options.stock ? "no policy" : `policy ${options.profile}`}${pin}${verified}`,
     ];
   }
@@ -75,6 +93,15 @@ export function readyLines(options: Options, key: string | null, tokens: Tokens,
       : [
           `tools: tokenfwd is there, run by ${ready.tools.node} ${ready.tools.nodeVersion}; in a shell there, type first: export PATH=${shellWord(ready.tools.directory)}:"$PATH" TOKENFWD_SOCKET=${shellWord(ready.remoteSocket)}`,
         ]),
+    ...choriaLines(choria),
+    ...(choria === null ? [] : [`in a shell there, type first: export PATH=${shellWord(choria.directory)}:"$PATH"`]),
     `until this command ends (Ctrl-C), ${ready.user === "root" ? "root" : `${ready.user} and root`} on ${ready.host} can use it as you can`,
   ];
+}
+
+/** What --choria means, for who would otherwise read in choria's log that TLS is off. */
+function choriaLines(choria: ChoriaServing | null): readonly string[] {
+  if (choria === null) return [];
+  const patient = choria.discoveryTimeout === null ? "" : `; answers are waited for ${choria.discoveryTimeout} s, because the token was`;
+  return [`choria there is ${choria.caller}: this workstation signs, and makes TLS to ${choria.brokers} with the token's key${patient}`];
 }

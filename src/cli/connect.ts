@@ -4,16 +4,19 @@
  * and no PIN ever passes through it.
  */
 import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
 import type { AgentOptions, AgentPort } from "../agent/agent.js";
 import type { Inspection } from "../agent/inspect.js";
 import type { Stock, StockOptions } from "../agent/stock.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { Origin } from "../cryptoki/types.js";
+import type { BastionFiles } from "../forward/remote/command-files.js";
 import type { ResolveOptions, SshSettings } from "../forward/ssh-settings.js";
 import type { Bastion, BastionOptions, ForwardUi, RemoteWork } from "../forward/types.js";
 import type { TokenHost } from "../token/host/host.js";
 import { serveAgent } from "./connect-agent.js";
+import type { ChoriaOptions, ChoriaPlan, ChoriaServing } from "./connect-choria.js";
 import { readyEvent, readyLines } from "./connect-ready.js";
 import { serveStock } from "./connect-stock.js";
 import type { EventStream } from "./event-stream.js";
@@ -35,6 +38,8 @@ export interface ConnectOptions extends TokenOptions {
   readonly tools: Buffer | null;
   /** A stock p11-kit server in the place of our agent. */
   readonly stock: boolean;
+  /** Makes choria on the bastion use the token; null: does not. */
+  readonly choria: ChoriaOptions | null;
 }
 
 /** The parts a connect is made of; the real ones, or a test's. */
@@ -49,6 +54,7 @@ export interface ConnectParts {
   resolveSshSettings(destination: string, options: ResolveOptions): Promise<SshSettings>;
   connectBastion(options: BastionOptions): Promise<Bastion>;
   workstationId(): string;
+  planChoria(options: ChoriaOptions, files: BastionFiles, isRoot: boolean): Promise<ChoriaPlan>;
 }
 
 /** What a connect talks to. `ui` and `events` are silent where they share a stream with the other. */
@@ -141,6 +147,9 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   seen.hostKey = bastion.hostKey;
   const cut = failing(bastion.lost);
   cut.catch(() => undefined);
+  // Before the token is opened, and anybody asked for a PIN.
+  const plan =
+    options.choria === null ? null : await Promise.race([parts.planChoria(options.choria, bastion.files, settings.user === "root"), cut]);
   const starting = options.stock ? serveStock(options, around, parts, ui) : serveAgent(options, around, parts, inner);
   // What comes up after the connection was cut is still taken down.
   lifetime.defer(() =>
@@ -167,16 +176,24 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   for (const warning of forward.ready.warnings) warn(warning);
 
   if (serving.unlock !== null) await Promise.race([serving.unlock(originNow(), signal), lost]);
+  let choria: ChoriaServing | null = null;
+  if (plan !== null) {
+    const attach = (stream: Duplex): void => void serving.attach(stream, originNow(), connectId);
+    const opened = plan.open({ forward, attach, lifetime, log: around.log });
+    opened.catch(() => undefined);
+    choria = await Promise.race([opened, lost]);
+  }
   signal.throwIfAborted();
   progress.ready = true;
-  events.emit("ready", readyEvent(options, serving.key, serving.tokens, forward.ready));
-  for (const line of readyLines(options, serving.key, serving.tokens, forward.ready)) ui.line(line);
+  events.emit("ready", readyEvent(options, serving.key, serving.tokens, forward.ready, choria));
+  for (const line of readyLines(options, serving.key, serving.tokens, forward.ready, choria)) ui.line(line);
 
+  const useless = choria === null ? [] : [failing(choria.gone)];
   if (options.command === null) {
-    await Promise.race([lifetime.stopped, lost]);
+    await Promise.race([lifetime.stopped, lost, ...useless]);
     return 0;
   }
-  const status = await Promise.race([remote.run(forward, options.command, signal), lost]);
+  const status = await Promise.race([remote.run(forward, options.command, signal), lost, ...useless]);
   if (lifetime.stoppedBy !== null) return signalStatus(lifetime.stoppedBy);
   if (status === null)
     throw new TokenfwdError("E_SSH_LOST", "the command's channel ended without an exit status", { hint: "was the connection cut?" });

@@ -50,6 +50,7 @@ Examples:
   tokenfwd connect bastion --module MODULE --json | jq .event
   tokenfwd connect bastion --module MODULE --shell
   tokenfwd connect bastion --module MODULE --tools -- tokenfwd keys
+  tokenfwd connect bastion --module MODULE --choria -- choria req rpcutil ping
 
 With -- CMD: its stdio is yours, it gets a terminal exactly when stdin and stdout are terminals
 (-t, -T decide otherwise), and its exit status is ours: 128+n when a signal ended it, 255 when the
@@ -63,6 +64,12 @@ before CMD starts, and goes with the connection.
 
 With --stock the socket leads to stock p11-kit server, run and ended by this command: for what our
 agent does not serve. The PIN then crosses the connection and no policy applies.
+
+With --choria the choria that CMD finds has its requests signed here, and TLS to the broker made here,
+with the token's key. Your own client configuration there is read as choria would, and kept but for
+brokers and keys; a small directory with a wrapper, secrets of this connection and two ports on the
+bastion's loopback are all that is there, and go with it. The broker is reached through the bastion,
+whose sshd must allow TCP forwarding; where it does not, --tools -- tokenfwd choria run -- ... does it.
 
 ${STATUS}
 `;

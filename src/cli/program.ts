@@ -37,6 +37,10 @@ export interface RawConnectOptions extends RawTokenOptions, RawSshOptions {
   readonly tools?: boolean;
   readonly stock?: boolean;
   readonly trace?: string;
+  readonly choria?: boolean;
+  readonly choriaConfig?: string;
+  readonly ca?: string;
+  readonly broker?: readonly string[];
   readonly json?: boolean;
 }
 
@@ -70,12 +74,15 @@ function withTokenOptions(command: Command): Command {
 
 function withSshOptions(command: Command): Command {
   return command
-    .option("--ssh-option <key=value>", "an ssh_config option, repeatable", (value: string, all: string[]) => [...all, value], [])
+    .option("--ssh-option <key=value>", "an ssh_config option, repeatable", collected, [])
     .option("-F, --config <file>", "the ssh configuration file")
     .option("-p, --port <port>", "the SSH port")
     .option("-i, --identity <file>", "the SSH key file")
     .option("-J, --jump <host>", "the jump host to go through, as [user@]host[:port]");
 }
+
+/** Of an option that may be given more than once. */
+const collected = (value: string, all: readonly string[]): string[] => [...all, value];
 
 /** Builds the program. Parsing throws CommanderError instead of ending the process. */
 export function createProgram(handlers: Handlers): Command {
@@ -94,6 +101,15 @@ export function createProgram(handlers: Handlers): Command {
     .option("--tools", "put tokenfwd itself on CMD's PATH on the bastion while connected (Node 20 or newer there)")
     .option("--stock", "serve it with stock p11-kit server in place of our agent: no policy, and the PIN crosses the connection")
     .option("--trace <file>", "write down every call from the bastion, secrets left out; read it with trace show")
+    .option("--choria", "let choria there use the token: nothing of ours runs there, and no key, certificate or CA needs to be there")
+    .option("--choria-config <file>", "with --choria: a client configuration of this workstation (default: yours on the bastion)")
+    .option("--ca <file>", "with --choria: the CA that the broker is checked against (default: the configuration's)")
+    .option(
+      "--broker <host:port>",
+      "with --choria: a broker as the bastion reaches it, repeatable (default: the configuration's)",
+      collected,
+      [],
+    )
     .option("--json", "events as JSON lines on stdout (on stderr with CMD)")
     .addHelpText("after", CONNECT_HELP);
   connect.action((destination: string, options: RawConnectOptions) => handlers.connect(destination, options));

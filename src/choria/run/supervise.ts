@@ -1,6 +1,6 @@
 /*
  * Runs choria to its end: its stdin and stdout are ours, and so is the terminal; signals are passed on; and when what it speaks to is no
- * more, it is ended, because it would wait for ever. It must never outlive us by more than the time that it has to end.
+ * more, it is ended, because it would wait for ever. It must never outlive us by more than the time that it has to end, however we end.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Writable } from "node:stream";
@@ -9,12 +9,16 @@ import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 import { within } from "../../base/within.js";
 import { createLogLines } from "./log-lines.js";
+import { makeRealPipe } from "./real-pipe.js";
+import { startWatchdog } from "./watchdog.js";
 
 export interface ChoriaProcess {
   readonly program: string;
   readonly args: readonly string[];
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
+  /** Ours alone; taken away should we be killed. */
+  readonly directory: string;
   readonly stderr: Writable;
   /** Resolves when signer or relay is of no more use; choria is ended then. */
   readonly gone: Promise<TokenfwdError>;
@@ -35,16 +39,19 @@ export interface ChoriaEnd {
 
 /** @throws TokenfwdError E_CHORIA when it does not start; what `gone` resolved to, once it has been ended */
 export async function superviseChoria(options: ChoriaProcess): Promise<ChoriaEnd> {
+  const pipe = makeRealPipe(options.directory);
   const child = spawn(options.program, [...options.args], {
     cwd: options.cwd,
     env: options.env,
-    stdio: ["inherit", "inherit", "pipe"],
+    stdio: ["inherit", "inherit", pipe.fd],
   });
+  pipe.closeOurs();
   const ended = end(child, options.program);
   ended.catch(() => {});
+  const watchdog = child.pid === undefined ? null : startWatchdog(child.pid, options.directory);
   const lines = createLogLines();
   lines.on("data", (chunk: Buffer) => options.stderr.write(chunk));
-  child.stderr.pipe(lines);
+  pipe.readable.on("error", () => lines.end()).pipe(lines);
   const stop = options.onSignal((signal) => child.kill(signal));
   let cause: TokenfwdError | null = null;
   void options.gone.then((error) => {
@@ -64,7 +71,8 @@ export async function superviseChoria(options: ChoriaProcess): Promise<ChoriaEnd
     return result;
   } finally {
     stop();
-    child.stderr.destroy();
+    pipe.readable.destroy();
+    await watchdog?.release();
   }
 }
 

@@ -6,11 +6,13 @@
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 
-/** Of the user's own configuration: every key with its last value. */
+/** Of the user's own configuration what is wanted here (config/client-config.ts has all of it): every key with what counts for it. */
 export interface OwnConfig {
-  readonly values: ReadonlyMap<string, string>;
+  readonly values: ReadonlyMap<string, { readonly value: string }>;
   readonly collectives: readonly string[];
   readonly mainCollective: string;
+  /** Seconds. */
+  readonly discoveryTimeout: number;
 }
 
 /** What signer and relay are reached by, as the child sees them. */
@@ -36,9 +38,6 @@ const OURS = [
   /^(collectives|main_collective)$/,
 ];
 
-/** choria's default, in seconds. */
-export const DISCOVERY_TIMEOUT = 2;
-
 /** The text of the configuration. @throws TokenfwdError E_CHORIA_CONFIG for a value that no line can hold */
 export function throwawayConfig(own: OwnConfig, ours: Throwaway): string {
   const lines = ["# made by tokenfwd for one run, and gone with it"];
@@ -50,14 +49,19 @@ export function throwawayConfig(own: OwnConfig, ours: Throwaway): string {
     }
     if (value !== "") lines.push(`${key} = ${value}`);
   };
-  for (const [key, value] of own.values) if (!OURS.some((pattern) => pattern.test(key))) add(key, value);
+  for (const [key, { value }] of own.values) if (!OURS.some((pattern) => pattern.test(key))) add(key, value);
   // Without one its log goes to stdout, among the results; this way we can keep what concerns the relay out of it.
-  if (!own.values.has("logfile")) add("logfile", "/dev/stderr");
+  if (!own.values.has("logfile")) {
+    add("logfile", "/dev/stderr");
+    // Its own is info, which tells of every connection.
+    if (!own.values.has("loglevel")) add("loglevel", "warn");
+  }
   if (ours.discoveryTimeout !== null) add("discovery_timeout", String(ours.discoveryTimeout));
   add("collectives", own.collectives.join(","));
   add("main_collective", own.mainCollective);
   add("plugin.choria.middleware_hosts", `nats://${ours.relay}`);
-  if (own.values.has("plugin.choria.federation.collectives")) add("plugin.choria.federation_middleware_hosts", `nats://${ours.relay}`);
+  // What counts in a federation, which a variable can name too.
+  add("plugin.choria.federation_middleware_hosts", `nats://${ours.relay}`);
   // The variables that carry both count only where the file has the keys.
   add("plugin.nats.user", "x");
   add("plugin.nats.pass", "x");
@@ -74,7 +78,5 @@ export function throwawayConfig(own: OwnConfig, ours: Throwaway): string {
  */
 export function patientTimeout(own: OwnConfig, waitedSeconds: number): number | null {
   if (waitedSeconds < 1) return null;
-  const given = Number(own.values.get("discovery_timeout") ?? DISCOVERY_TIMEOUT);
-  const usual = Number.isFinite(given) && given > 0 ? given : DISCOVERY_TIMEOUT;
-  return usual + Math.min(15, Math.max(5, Math.ceil(2 * waitedSeconds)));
+  return own.discoveryTimeout + Math.min(15, Math.max(5, Math.ceil(2 * waitedSeconds)));
 }

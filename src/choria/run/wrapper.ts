@@ -30,8 +30,11 @@ export function loginFile(user: string, password: string): string {
   return `${user} ${password}\n`;
 }
 
-/** The text of the wrapper that lies in `directory`; `commonName` is the caller's, without `choria=`. */
-export function wrapperScript(directory: string, commonName: string): string {
+/**
+ * The text of the wrapper that lies in `directory`; `commonName` is the caller's, without `choria=`, and `found` the choria that runs where
+ * a PATH leads to none any more, as after a shell's start files.
+ */
+export function wrapperScript(directory: string, commonName: string, found: string): string {
   return `#!/bin/sh
 # Made by tokenfwd connect --choria, and gone with the connection: runs the next choria on the PATH with the configuration beside it.
 d=${quoted(directory)}
@@ -44,7 +47,8 @@ for p in $PATH; do
   if test -f "$p/choria" && test -x "$p/choria"; then next=$p/choria; break; fi
 done
 IFS=$ifs
-test -n "$next" || { say "there is no choria on the PATH"; exit ${FAILED}; }
+test -n "$next" || next=${quoted(found)}
+test -x "$next" || { say "there is no choria on the PATH"; exit ${FAILED}; }
 at=0 i=0
 for a do
   i=$((i + 1))
@@ -85,7 +89,7 @@ mkfifo -m 600 "$f" 2>/dev/null || start "$@"
       *${quoted(ALARMS[0])}*|'{"component":'*${quoted(ALARMS[1])}*) ;;
       '{"component":'*'"level":"'*'"msg":"'*'","time":"'*)
         v=\${l#*'"level":"'}; m=\${l#*'"msg":"'}
-        printf 'choria: %s: %s\n' "\${v%%'"'*}" "\${m%'","time":"'*}" >&2;;
+        printf 'choria: %s: %s\n' "\${v%%'"'*}" "\${m%%'","'*}" >&2;;
       *) printf '%s\n' "$l" >&2;;
     esac
   done

@@ -126,6 +126,7 @@ function world(
       };
     },
     workstationId: () => "0badcafe",
+    planChoria: notAskedFor,
   };
   const ui = {
     line: (text: string) => void lines.push(text),

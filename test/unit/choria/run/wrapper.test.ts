@@ -16,7 +16,7 @@ beforeEach(() => {
   mkdirSync(wrapper);
   mkdirSync(work, { recursive: true });
   mkdirSync(join(directory, "bin"));
-  writeFileSync(join(wrapper, "choria"), wrapperScript(wrapper, "ptittle"), { mode: 0o700 });
+  writeFileSync(join(wrapper, "choria"), wrapperScript(wrapper, "ptittle", join(directory, "elsewhere")), { mode: 0o700 });
   writeFileSync(join(wrapper, "client.conf"), "");
   writeFileSync(join(wrapper, "login"), loginFile("joe", "secret"), { mode: 0o600 });
 });
@@ -74,7 +74,7 @@ describe.each(SHELLS)("under %s %s", (...shell) => {
     program(`cat >&2 <<'E'
 time="2026-11-27T16:19:57Z" level=warning msg="Disabling TLS via environment override"
 {"component":"client","connection":"a","level":"warning","msg":"Disabling TLS due to configuration override","time":"t"}
-{"component":"client","connection":"a","level":"warning","msg":"Initial connection failed: \\"x\\"","time":"t"}
+{"component":"client","connection":"a","level":"warning","msg":"Initial connection failed: \\"x\\"","security":"file","time":"t"}
   plain \\ text
 E
 printf 'no end' >&2; exit 1`);
@@ -105,8 +105,10 @@ printf 'no end' >&2; exit 1`);
   });
 });
 
-it("no choria on the PATH, and a connection that has ended, are said", () => {
+it("no choria on the PATH is made up for by the one that was found, and said where there is none; so is a connection that has ended", () => {
   expect(run(["sh"], ["ping"])).toMatchObject({ status: 50, stderr: "tokenfwd: there is no choria on the PATH\n" });
+  writeFileSync(join(directory, "elsewhere"), "#!/bin/sh\necho elsewhere\n", { mode: 0o755 });
+  expect(run(["sh"], ["ping"]).stdout).toBe("elsewhere\n");
   program("echo ran");
   rmSync(join(wrapper, "client.conf"));
   expect(run(["sh"], ["ping"]).stderr).toContain("has ended");

@@ -1,0 +1,130 @@
+/*
+ * What stands behind one choria, or behind all of one connection: the signer and the relay with their secrets, the same for
+ * `choria run` on a bastion and `connect --choria` at the workstation. Both are given streams. It must never be reached by who has not
+ * said the secrets of this very run.
+ */
+import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
+import { TokenfwdError } from "../../base/errors.js";
+import type { Log } from "../../base/log.js";
+import type { Broker } from "../../choria/config/brokers.js";
+import { hostPort } from "../../choria/loopback.js";
+import { createBrokerRelay } from "../../choria/relay/relay.js";
+import { createRequestSigner } from "../../choria/signer/request-signer.js";
+import { createSecrets, publicKeyOf, type SignerSecrets } from "../../choria/signer/secrets.js";
+import { createSignerService } from "../../choria/signer/service.js";
+import { createTlsClient } from "../../choria/tls/tls-client.js";
+import type { ChoriaIdentity, Dial, DocumentSigner } from "../../choria/types.js";
+import { handshakeProgram } from "./tls-handshake.js";
+
+export interface BackingOptions {
+  readonly identity: ChoriaIdentity;
+  readonly signer: DocumentSigner;
+  readonly brokers: readonly Broker[];
+  readonly dial: Dial;
+  readonly caPem: string;
+  /** Value of P11_KIT_SERVER_ADDRESS that leads to the token. */
+  readonly address: string;
+  /** Asked where the token's other end wants the PIN from us; null: nobody is asked. */
+  readonly pin: ((signal: AbortSignal) => Promise<Buffer | null>) | null;
+  readonly maxTtlSeconds: number;
+  readonly log: Log;
+}
+
+export interface Backing {
+  readonly secrets: SignerSecrets;
+  readonly login: { readonly user: string; readonly password: string };
+  /** Serve one client each; the stream becomes theirs. */
+  serveSigner(stream: Duplex): void;
+  serveRelay(stream: Duplex): void;
+  /** Where clients find the signer, `HOST:PORT`, once that is known. Answers the URL for choria. */
+  signerAt(host: string): string;
+  /**
+   * Has the token make the first handshake, so that no touch falls into a time-out of choria's. Answers for how many seconds the key was
+   * waited for. Rejects with what is wrong with the token or the brokers.
+   */
+  prewarm(options: { readonly signal: AbortSignal }): Promise<number>;
+  /** Forgets what the token has opened: it has gone. */
+  tokenGone(): void;
+  /** Resolves, never rejects, when there is no use in waiting any more. */
+  readonly gone: Promise<TokenfwdError>;
+  /** Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** A broker that restarts is back by then. */
+const DOWN_MS = 15_000;
+
+/** Starts nothing before it is used. @throws TokenfwdError E_CHORIA_ENGINE where the parts for TLS with the token are missing */
+export function openBacking(options: BackingOptions): Backing {
+  const { identity, signer, brokers, dial, caPem, address, pin, maxTtlSeconds, log } = options;
+  const { certificatePem, keyUri } = identity;
+  const program = handshakeProgram();
+  const tls = createTlsClient({ certificatePem, keyUri, caPem, address, program, log, ...(pin === null ? {} : { pin }) });
+  const password = randomBytes(32).toString("hex");
+  const login = { user: `tokenfwd-${randomBytes(4).toString("hex")}`, password };
+  const relay = createBrokerRelay({ login: { user: login.user, password: Buffer.from(password) }, brokers, dial, tls, log });
+  const secrets = createSecrets();
+  const requestSigner = createRequestSigner({ identity, signer, maxTtlSeconds });
+  const service = createSignerService({ requestSigner, token: secrets.token, publicKey: publicKeyOf(secrets), log });
+  let closing: Promise<void> | undefined;
+  return {
+    secrets,
+    login,
+    serveSigner: (stream) => service.serve(stream),
+    serveRelay: (stream) => relay.serve(stream),
+    signerAt(host) {
+      service.hosts = [host];
+      return `http://${host}/choria/v1/sign`;
+    },
+    async prewarm({ signal }) {
+      let waitedMs = 0;
+      const stop = tls.events.on("signed", ({ signMs }) => {
+        waitedMs = Math.max(waitedMs, signMs);
+      });
+      const stopCuts = tls.events.on("cut", ({ signMs }) => {
+        waitedMs = Math.max(waitedMs, signMs);
+      });
+      try {
+        await relay.prewarm({ signal });
+      } finally {
+        stop();
+        stopCuts();
+      }
+      return waitedMs / 1000;
+    },
+    tokenGone: () => tls.dropSessions(),
+    gone: whenUseless(relay.events),
+    close() {
+      closing ??= (async () => {
+        await Promise.all([relay.close(), service.close()]);
+        await tls.close();
+      })();
+      return closing;
+    },
+  };
+}
+
+/** When the token cannot be used for TLS any more, or every broker stays away. */
+function whenUseless(events: ReturnType<typeof createBrokerRelay>["events"]): Promise<TokenfwdError> {
+  return new Promise((resolve) => {
+    let timer: NodeJS.Timeout | undefined;
+    events.on("fault", ({ error }) => resolve(error));
+    events.on("upstream", ({ state, cause }) => {
+      clearTimeout(timer);
+      timer = undefined;
+      if (state === "up" || cause === null) return;
+      const error = new TokenfwdError(cause.code, `${cause.message}, for ${DOWN_MS / 1000} s by now`, {
+        ...(cause.hint === undefined ? {} : { hint: cause.hint }),
+        cause,
+      });
+      timer = setTimeout(() => resolve(error), DOWN_MS);
+      timer.unref();
+    });
+  });
+}
+
+/** The names of brokers for a person. */
+export function brokerNames(brokers: readonly Broker[]): string {
+  return brokers.map((broker) => hostPort(broker)).join(", ");
+}
