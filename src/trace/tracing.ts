@@ -24,6 +24,8 @@ export interface TracingOptions {
   onText?(text: string): void;
   /** Called at most once: nothing is written from now on, and why. */
   onFailure(why: string): void;
+  /** The thread's program; for tests. */
+  readonly program?: string;
 }
 
 export interface Tracing {
@@ -61,7 +63,7 @@ export function startTracing(options: TracingOptions): Tracing {
   if (fd !== null) writeWhole(fd, `${JSON.stringify(header)}\n`);
 
   const workerData: WorkerSettings = { fd, data };
-  const worker = new Worker(workerPath(), { workerData, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB } });
+  const worker = new Worker(options.program ?? workerPath(), { workerData, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB } });
   // The thread is for the streams; alone it must not keep the process.
   worker.unref();
   const spare: ArrayBuffer[] = [];

@@ -5,7 +5,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
 import { P11KIT_CLIENT } from "./agent-process.js";
 import { type CliProcess, startCli } from "./cli-process.js";
@@ -16,7 +16,10 @@ import { runProgram } from "./programs.js";
 const pin = ["canary", "7f3a91c2"].join("-");
 const sent = ["typed", "on", "bastion", "5d0e88"].join("-");
 
-describe("an agent that asks for the PIN", () => {
+describe.each([
+  ["an agent that asks for the PIN", false],
+  ["one that writes a trace as well", true],
+])("%s", (_name, traced) => {
   const dir = mkdtempSync(join(tmpdir(), "tfwd-mem-"));
   let token: SoftHsm;
   let agent: CliProcess;
@@ -27,6 +30,7 @@ describe("an agent that asks for the PIN", () => {
     const script = `#!/bin/sh\necho OK\nwhile read -r word rest; do case "$word" in\nGETPIN) printf 'D %s\\nOK\\n' "$(cat '${dir}/pin')" ;;\nBYE) echo OK; exit 0 ;;\n*) echo OK ;;\nesac; done\n`;
     writeFileSync(join(dir, "pinentry"), script, { mode: 0o700 });
     const words = ["agent", "run", "--module", token.modulePath, "--socket", join(dir, "s"), "--key", "all", "--pin-source", "ask"];
+    if (traced) words.push("--trace", join(dir, "trace"));
     agent = startCli(words, { env: { ...token.env, TOKENFWD_PINENTRY: join(dir, "pinentry"), TOKENFWD_LOG: join(dir, "log") } });
     await agent.untilStderr(/listening on/);
   });
@@ -45,6 +49,11 @@ describe("an agent that asks for the PIN", () => {
       );
       expect(`${done.stderr} exit ${done.code}`).toMatch(/ exit 0$/);
     }
+    if (traced) {
+      // The thread that decodes has been given all of it, and has written it down.
+      const closes = () => readFileSync(join(dir, "trace"), "utf8").match(/"kind":"close"/g)?.length;
+      await vi.waitFor(() => expect(closes()).toBe(3), { timeout: 10_000 });
+    }
     const [host] = childrenOf(agent.pid);
     // The search works: the module's process keeps the PIN until it is locked.
     expect(countInMemory(host ?? -1, Buffer.from(pin))).toBeGreaterThan(0);
@@ -54,6 +63,7 @@ describe("an agent that asks for the PIN", () => {
       sentInHost: countInMemory(host ?? -1, Buffer.from(sent)),
     }).toEqual({ pinInAgent: 0, sentInAgent: 0, sentInHost: 0 });
     const texts = [`${agent.stdout()}${agent.stderr()}`, readFileSync(join(dir, "log"), "utf8")];
+    if (traced) texts.push(readFileSync(join(dir, "trace"), "utf8"));
     for (const pid of [agent.pid, host ?? -1])
       for (const name of ["cmdline", "environ"]) texts.push(readFileSync(`/proc/${pid}/${name}`, "utf8"));
     for (const text of texts) expect([text.includes(pin), text.includes(sent)]).toEqual([false, false]);
