@@ -203,7 +203,11 @@ $("theme").addEventListener("click", theme);
 $("help").addEventListener("click", () => $("keys").showModal());
 $("keys-close").addEventListener("click", () => $("keys").close());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.draw());
-new ResizeObserver(drawListSoon).observe(list);
+new ResizeObserver(() => {
+  const place = shown.indexOf(picked);
+  if (place >= 0) reveal(place);
+  drawListSoon();
+}).observe(list);
 
 const page = () => Math.max(1, Math.floor(list.clientHeight / ROW) - 1);
 const KEYS = {
