@@ -17,7 +17,6 @@ export interface DocsSource {
   readonly checks: {
     readonly workstation: readonly DocsCheck[];
     readonly way: readonly DocsCheck[];
-    readonly choria: readonly DocsCheck[];
     readonly bastion: readonly DocsCheck[];
     readonly common: DocsCheck["causes"];
   };

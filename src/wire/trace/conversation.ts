@@ -19,8 +19,9 @@ export interface WireTrace {
   server(chunk: Buffer, at: number): void;
   /** Both directions have ended: writes down what remained open. */
   end(at: number): void;
-  /** What was asked so far, and how long for. */
-  readonly ledger: Pick<Ledger<unknown>, "calls" | "unanswered" | "serverMs">;
+  readonly calls: number;
+  readonly unanswered: number;
+  serverMs(at: number): number;
   /** Bytes of PINs so far, and of frames whose length would tell that of one. */
   readonly withheldBytes: number;
 }
