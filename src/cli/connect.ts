@@ -88,7 +88,7 @@ export async function connect(options: ConnectOptions, around: ConnectSurroundin
       const error = interrupted ? new TokenfwdError("E_INTERRUPTED", "interrupted before ready") : TokenfwdError.from(thrown);
       log.error("connect failed", { code: error.code, message: error.message, reason: error.reason, cause: error.cause });
       const { code, message, hint = null, reason = null, exitCode } = error;
-      events.emit("error", { code, message, hint, cause: reason, exitCode });
+      events.emit("error", { code, message, hint, cause: (await causeOf(error)) ?? reason, exitCode });
       ui.error(error);
       status = options.command !== null && !interrupted ? COMMAND_FAILURE : error.exitCode;
     }
@@ -97,6 +97,12 @@ export async function connect(options: ConnectOptions, around: ConnectSurroundin
   await lifetime.close();
   events.emit("closed", { exitCode: status });
   return status;
+}
+
+/** The name that doctor has for it. Its table is loaded when something has failed, and not before. */
+async function causeOf(error: TokenfwdError): Promise<string | null> {
+  const table = await import("../doctor/table.js").catch(() => null);
+  return table?.nameCause(error)?.cause ?? null;
 }
 
 /** What is made once for a connect. */

@@ -94,7 +94,8 @@ What happens:
   Each thing between the key and the program is looked at in order: Node.js and the native addon, the
   module, the token, the key and its certificate; with a destination also the way to the bastion and
   everything there, as connect would do it. What needs a broken thing is not reached; the rest goes on.
-  Nothing is changed, and what was made is taken away.
+  Nothing is changed, and what was made is taken away. It takes a command line of connect as it is;
+  CMD is not run.
 
 Marks: \u2713 passed   ! works, and something should be mended   \u2717 failed   - not reached
 Below what failed stands what mends it: a command, or the sentence to send to somebody.

@@ -48,7 +48,6 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
       status = await runAgent(options, log);
     },
     async doctor(destination, options) {
-      noCommand("doctor");
       const { runDoctor } = await import("./doctor-command.js");
       status = await runDoctor(destination, options, log);
     },

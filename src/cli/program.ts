@@ -2,7 +2,7 @@
  * The command line as commander sees it: names, options and help of every command. What a command does is loaded when it is
  * called. It must never start anything itself.
  */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { addBastionCommands, type BastionHandlers, newProgram } from "./bastion-program.js";
 import type { RawExportOptions } from "./export-command.js";
 import { AGENT_RUN_HELP, CONNECT_HELP, DOCTOR_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
@@ -135,12 +135,15 @@ export function createProgram(handlers: Handlers): Command {
     withTokenOptions(program.command("doctor").description("look at each thing between the key and the program, and say what mends it")),
   )
     .argument("[destination]", "the bastion, as connect takes it (default: this workstation alone)")
-    .usage("[options] [destination]")
+    .usage("[options] [destination] [-- CMD...]")
     .option("--allow-full-over-forward", "let --policy full be used from the bastion")
     .option("--socket <path>", "on a bastion: look at that side, through this socket")
     .option("--json", "one JSON document on stdout")
     .option("--report <file>", "write what was found to a new file, for a bug report; no secret is in it")
     .addHelpText("after", DOCTOR_HELP);
+  // What says how connect runs changes nothing here, and may stay where somebody wrote doctor in the place of connect.
+  for (const { flags, long, description } of connect.options)
+    if (!doctor.options.some((own) => own.long === long)) doctor.addOption(new Option(flags, description).hideHelp());
   doctor.action((destination: string | undefined, options: RawDoctorOptions) => handlers.doctor(destination, options));
 
   const byHand = program
