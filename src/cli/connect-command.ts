@@ -137,13 +137,16 @@ export async function runConnect(
     term: process.env["TERM"] ?? "dumb",
     onTouch: createTouchNotice({ terminal: stderr, env: process.env, run }),
   };
-  const tracing = traceOf(options, raw.trace, lifetime);
+  const tracing = traceOf(options, raw, lifetime);
   return connect(options, around, {
     openModule,
     inspectToken,
     createAgent: tracing === null ? createAgent : (given) => createAgent({ ...given, tap: agentTap(tracing) }),
     findModule,
-    openStock: tracing === null ? openStock : (given) => openStock({ ...given, tap: () => tracing.tap({ kind: "forward" }) }),
+    openStock:
+      tracing === null
+        ? openStock
+        : (given) => openStock({ ...given, tap: () => tracing.tap({ kind: "forward", destination: printable(destination) }) }),
     resolveSshSettings,
     checkModule: checkModuleFile,
     connectBastion,
@@ -152,9 +155,10 @@ export async function runConnect(
   });
 }
 
-/** The trace of `--trace`, null without. Its lines end so that they read right on a terminal in raw mode too. */
-function traceOf({ destination }: ConnectOptions, path: string | undefined, lifetime: Lifetime): Tracing | null {
-  if (path === undefined) return null;
+/** The trace of `--trace`, null without. Its lines end so that they read right on a terminal in raw mode too, and are none of the events. */
+function traceOf({ destination, command }: ConnectOptions, { trace, json }: RawConnectOptions, lifetime: Lifetime): Tracing | null {
+  if (trace === undefined) return null;
   const ui = createUi(process.stderr, () => process.stderr.isTTY === true);
-  return takeTrace({ path, data: false, of: { destination: printable(destination) } }, lifetime, ui);
+  const quiet = command === null ? { ...silentUi, warning: ui.warning } : silentUi;
+  return takeTrace({ path: trace, data: false, of: { destination: printable(destination) } }, lifetime, json === true ? quiet : ui);
 }

@@ -4,13 +4,14 @@
  */
 import type { Inspection } from "../agent/inspect.js";
 import type { Profile } from "../agent/policy.js";
+import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { ResolveOptions } from "../forward/ssh-settings.js";
 import type { ForwardUi } from "../forward/types.js";
 import type { PinSource } from "../token/host/host.js";
+import { type ChoriaFound, findChoriaHere, findChoriaThere } from "./choria/found.js";
 import { type Fact, lazily } from "./lazy.js";
 import { createWayFacts, type WayFacts } from "./way/facts.js";
-import { type ChoriaFound, findChoria } from "./workstation/choria.js";
 import { createTokenFacts, type TokenFacts } from "./workstation/facts.js";
 
 /** As connect takes them. */
@@ -49,10 +50,18 @@ export interface DoctorGround extends DoctorSurroundings {
   readonly options: DoctorOptions;
 }
 
+/** Choria's client configurations. Null where there is none; rejects with E_CHORIA_CONFIG for one that cannot be read. */
+export interface ChoriaFacts {
+  readonly here: Fact<ChoriaFound | null>;
+  /** On the bastion. */
+  readonly there: Fact<ChoriaFound | null>;
+  /** Whether there is any. Never rejects. */
+  readonly isAbout: Fact<boolean>;
+}
+
 export interface DoctorContext extends DoctorGround {
   readonly token: TokenFacts;
-  /** Choria's client configuration on this machine; null where there is none. */
-  readonly choria: Fact<ChoriaFound | null>;
+  readonly choria: ChoriaFacts;
   /** To be asked only where there is a destination. */
   readonly way: WayFacts;
 }
@@ -61,5 +70,17 @@ export interface DoctorContext extends DoctorGround {
 export function createDoctorContext(options: DoctorOptions, surroundings: DoctorSurroundings): DoctorContext {
   const ground: DoctorGround = { ...surroundings, options };
   const token = createTokenFacts(ground);
-  return { ...ground, token, choria: lazily(async () => findChoria(ground.env)), way: createWayFacts(ground, token) };
+  const way = createWayFacts(ground, token);
+  const here = lazily(() => findChoriaHere(ground.env));
+  const there = lazily(async () => {
+    const { files, looked } = await way.bastion();
+    return findChoriaThere(files, looked.probe.uid === 0);
+  });
+  const isAbout = lazily(async () => {
+    const looks = options.destination === null ? [here()] : [here(), there()];
+    // One that cannot be read is one all the same.
+    const found = await Promise.all(looks.map((one) => one.catch((thrown) => TokenfwdError.from(thrown).code === "E_CHORIA_CONFIG")));
+    return found.some((one) => one !== null && one !== false);
+  });
+  return { ...ground, token, way, choria: { here, there, isAbout } };
 }

@@ -2,6 +2,8 @@
  * The thread that decodes: takes batches of bytes, writes records, and hands the memory back wiped. It shares nothing with the thread
  * that serves the streams but what is handed over, so that nothing that happens here, not even running out of memory, touches them.
  */
+import { readlinkSync } from "node:fs";
+import { setPriority } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { createTraceDecoder } from "../wire/trace/decoder.js";
 import type { TraceRecord } from "../wire/trace/records.js";
@@ -28,6 +30,19 @@ export type FromWorker =
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "failed"; readonly code: string }
   | { readonly kind: "ended"; readonly summary: TraceSummary };
+
+/** Behind everything that serves, where both want the processor. */
+const NICENESS = 10;
+
+/** Lets the threads that serve go first. Only Linux has a priority for each thread; elsewhere all are equal. */
+function stepBack(): void {
+  try {
+    const [, thread] = /\/task\/(\d+)$/.exec(readlinkSync("/proc/thread-self")) ?? [];
+    if (thread !== undefined) setPriority(Number(thread), NICENESS);
+  } catch {
+    // It is a courtesy.
+  }
+}
 
 function work(settings: WorkerSettings, port: NonNullable<typeof parentPort>): void {
   const { fd, data } = settings;
@@ -77,4 +92,7 @@ function work(settings: WorkerSettings, port: NonNullable<typeof parentPort>): v
   });
 }
 
-if (parentPort !== null) work(workerData as WorkerSettings, parentPort);
+if (parentPort !== null) {
+  stepBack();
+  work(workerData as WorkerSettings, parentPort);
+}

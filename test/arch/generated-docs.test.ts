@@ -10,6 +10,7 @@ import { CALLS } from "../../src/cryptoki/calls.js";
 import { MECHANISMS } from "../../src/cryptoki/mechanisms.js";
 import { BASTION_CHECKS } from "../../src/doctor/bastion/checks.js";
 import { COMMON_CAUSES } from "../../src/doctor/causes.js";
+import { CHORIA_CHECKS } from "../../src/doctor/choria/checks.js";
 import { ALL_CHECKS } from "../../src/doctor/table.js";
 import { WAY_CHECKS } from "../../src/doctor/way/checks.js";
 import { WORKSTATION_CHECKS } from "../../src/doctor/workstation/checks.js";
@@ -20,7 +21,7 @@ const source = {
   mechanisms: [...MECHANISMS.values()],
   attributes: Object.values(CKA).map((type) => ({ type, kind: attributeKind(type) })),
   errors: ERRORS,
-  checks: { workstation: WORKSTATION_CHECKS, way: WAY_CHECKS, bastion: BASTION_CHECKS, common: COMMON_CAUSES },
+  checks: { workstation: WORKSTATION_CHECKS, way: WAY_CHECKS, choria: CHORIA_CHECKS, bastion: BASTION_CHECKS, common: COMMON_CAUSES },
 };
 
 describe("the generated pages", () => {

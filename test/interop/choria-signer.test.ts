@@ -3,11 +3,13 @@
  * signs, on a network of a broker and two servers. What choria shows of a refusal is what a person gets to read.
  */
 import { execFile } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createPrivateKey, randomBytes, sign } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { request as httpRequest } from "node:http";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { publicKeyOf } from "../../src/choria/signer/secrets.js";
 import { type ChoriaNetwork, startChoriaNetwork } from "../support/choria/network.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { fileProvider, requestSigner, type Setting } from "../support/choria/settings.js";
@@ -210,17 +212,68 @@ describe.skipIf(!(await choriaAvailable()))("choria signer with the real choria"
     expect(uses()).toHaveLength(before);
   });
 
-  test("an EC certificate signs nothing, and the servers live", async () => {
-    const token = await createSoftHsm({ objects: "none", label: "ec" });
-    const { ec } = network;
-    await token.importKey({ id: "01", label: "ec", keyFile: ec.key, certificateFile: ec.certificate });
+  test("who has token and seed is told why, and what is refused costs the token nothing", async () => {
+    const token = readFileSync(ready.tokenFile, "utf8");
+    const d = Buffer.from(readFileSync(ready.seedFile, "utf8"), "hex").toString("base64url");
+    const x = publicKeyOf({ token: Buffer.from(token), seed: readFileSync(ready.seedFile) }).export({ format: "jwk" }).x ?? "";
+    const seed = createPrivateKey({ key: { kty: "OKP", crv: "Ed25519", d, x }, format: "jwk" });
+    const ask = (document: string): Promise<{ status: number | undefined; error: string }> =>
+      new Promise((resolve, reject) => {
+        const bytes = Buffer.from(document);
+        const body = { token, request: bytes.toString("base64"), signature: sign(null, bytes, seed).toString("hex") };
+        const headers = { "content-type": "application/json" };
+        const call = httpRequest(ready.url, { method: "POST", headers }, async (answer) => {
+          const { error } = JSON.parse((await answer.setEncoding("utf8").toArray()).join("")) as { error: string };
+          resolve({ status: answer.statusCode, error });
+        });
+        call.once("error", reject);
+        call.end(JSON.stringify(body));
+      });
+    const now = Math.floor(Date.now() / 1000);
+    const request = (envelope: object = {}) => {
+      const filter = { fact: [], cf_class: [], agent: [], identity: [], compound: [] };
+      const requestid = randomBytes(16).toString("hex");
+      const who = {
+        requestid,
+        senderid: "bastion",
+        callerid: "choria=root",
+        collective: "mcollective",
+        agent: "rpcutil",
+        ttl: 60,
+        time: now,
+      };
+      const message = '{"agent":"rpcutil","action":"ping","data":{}}';
+      return JSON.stringify({ protocol: "choria:request:1", message, envelope: { ...who, filter, ...envelope } });
+    };
+    const once = request();
+    expect(await ask(once)).toEqual({ status: 200, error: "" });
+    const before = uses().length;
+    for (const [document, text] of [
+      [once, /^not signed: a request with this requestid was signed already/],
+      [request({ time: now - 3_600 }), /^not signed: the request was made \d+ s ago, and 60 s are the most/],
+      [request({ time: now + 3_600 }), /^not signed: the request was made \d+ s in the future/],
+      [request({ ttl: 86_400 }), /^not signed: the request's ttl is 86400 s/],
+      [request({ ttl: 5 }), /^not signed: the request\.envelope\.ttl must be from 30 to/],
+      ['{"protocol":"io.choria.protocol.v2.request"}', /^not signed: it is a document of protocol v2/],
+      ["junk", /^not signed: the request is not JSON/],
+    ] as const) {
+      const { status, error } = await ask(document);
+      expect({ status, error }).toEqual({ status: 200, error: expect.stringMatching(text) });
+    }
+    expect(uses()).toHaveLength(before);
+  });
+
+  test.each(["ec", "ed25519"] as const)("a certificate of type %s signs nothing, and the servers live", async (type) => {
+    const token = await createSoftHsm({ objects: "none", label: type });
+    const leaf = network[type];
+    await token.importKey({ id: "01", label: type, keyFile: leaf.key, certificateFile: leaf.certificate });
     const other = await startAgent({ token, pin: "file" });
     try {
-      const secrets = join(network.dir, "ec");
+      const secrets = join(network.dir, type);
       const refused = await runCli(["choria", "signer", "--socket", other.socket, "--secrets", secrets]);
       expect(refused).toMatchObject({ code: 50, stdout: Buffer.alloc(0) });
       expect(refused.stderr).toMatch(
-        /has a key of type EC \(P-256\), and Choria's protocol v1 takes plain RSA alone; a server that meets another ends itself \[E_CHORIA_CERT 50\]/,
+        /has a key of type (EC \(P-256\)|EdDSA \(Ed25519\)), and Choria's protocol v1 takes plain RSA alone; a server that meets another ends itself \[E_CHORIA_CERT 50\]/,
       );
       expect(existsSync(secrets)).toBe(false);
       expect(other.stderr()).not.toContain(" used ");

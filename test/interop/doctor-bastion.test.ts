@@ -16,6 +16,7 @@ interface Walked {
   readonly code: number | null;
   readonly broken: readonly string[];
   readonly details: Readonly<Record<string, string>>;
+  readonly mends: Readonly<Record<string, string>>;
 }
 
 let token: SoftHsm;
@@ -33,9 +34,10 @@ afterAll(async () => {
 async function doctor(env: NodeJS.ProcessEnv, ...words: string[]): Promise<Walked> {
   const { code, stdout, stderr } = await bastion.run(["doctor", "--json", ...words], { env });
   expect(stderr).toBe("");
-  const { checks } = JSON.parse(stdout.toString()) as { checks: Record<"id" | "status" | "cause" | "detail", string>[] };
+  const { checks } = JSON.parse(stdout.toString()) as { checks: Record<"id" | "status" | "cause" | "detail" | "mend", string>[] };
   const broken = checks.filter(({ status }) => status === "fail" || status === "warn").map(({ id, cause }) => `${id} ${cause}`);
-  return { code, broken, details: Object.fromEntries(checks.map(({ id, detail }) => [id, detail])) };
+  const byId = (field: "detail" | "mend") => Object.fromEntries(checks.map((check) => [check.id, check[field]]));
+  return { code, broken, details: byId("detail"), mends: byId("mend") };
 }
 
 /** A socket that its owner left behind. */
@@ -49,7 +51,7 @@ describe("with our agent", () => {
   afterAll(() => agent?.dispose());
 
   test("all is well, and no signature is made", async () => {
-    const { code, broken, details } = await doctor({ TOKENFWD_SOCKET: agent.socket });
+    const { code, broken, details } = await doctor({ TOKENFWD_SOCKET: agent.socket, P11_KIT_SERVER_ADDRESS: agent.address });
     expect([code, broken]).toEqual([0, []]);
     expect(details["bastion-agent"]).toBe("tokenfwd's agent, policy sign");
     expect(details["bastion-keys"]).toBe('"rsa key" RSA 2048');
@@ -58,10 +60,20 @@ describe("with our agent", () => {
   });
 
   test("with --pin-source a signature is made and verified, and the workstation shows it", async () => {
-    const { code, broken, details } = await doctor({ TOKENFWD_SOCKET: agent.socket }, "--pin-source", "ask");
+    const { code, broken, details } = await doctor(
+      { TOKENFWD_SOCKET: agent.socket, P11_KIT_SERVER_ADDRESS: agent.address },
+      "--pin-source",
+      "ask",
+    );
     expect([code, broken]).toEqual([0, []]);
     expect(details["bastion-signature"]).toMatch(/^CKM_SHA256_RSA_PKCS, \d+ ms$/);
     expect(agent.stderr()).toContain(" used ");
+  });
+
+  test("a shell in which stock programs look elsewhere is told what to type", async () => {
+    const { code, broken, mends } = await doctor({ TOKENFWD_SOCKET: agent.socket });
+    expect([code, broken]).toEqual([0, ["bastion-stock looks-elsewhere"]]);
+    expect(mends["bastion-stock"]).toBe(`in this shell: export P11_KIT_SERVER_ADDRESS='${agent.address}'`);
   });
 
   test("the workstation's own program looks at this side where the socket says that it is one", async () => {
@@ -75,7 +87,10 @@ describe("with another agent", () => {
   test("whose policy is read, that is said", async () => {
     const agent = await startAgent({ token, pin: "file", args: ["--policy", "read"] });
     try {
-      expect(await doctor({ TOKENFWD_SOCKET: agent.socket })).toMatchObject({ code: 0, broken: ["bastion-agent read-only"] });
+      expect(await doctor({ TOKENFWD_SOCKET: agent.socket, P11_KIT_SERVER_ADDRESS: agent.address })).toMatchObject({
+        code: 0,
+        broken: ["bastion-agent read-only"],
+      });
     } finally {
       await agent.dispose();
     }
@@ -84,7 +99,10 @@ describe("with another agent", () => {
   test("that takes a client's PIN, that is said", async () => {
     const agent = await startAgent({ token, pin: "client" });
     try {
-      expect(await doctor({ TOKENFWD_SOCKET: agent.socket })).toMatchObject({ code: 0, broken: ["bastion-agent pin-crosses"] });
+      expect(await doctor({ TOKENFWD_SOCKET: agent.socket, P11_KIT_SERVER_ADDRESS: agent.address })).toMatchObject({
+        code: 0,
+        broken: ["bastion-agent pin-crosses"],
+      });
     } finally {
       await agent.dispose();
     }

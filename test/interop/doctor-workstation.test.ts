@@ -12,6 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { resultOf, walkDoctor } from "../support/doctor.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { createSoftHsm, type SoftHsm, type SoftHsmOptions } from "../support/softhsm.js";
+import { P11KIT_CLIENT } from "./agent-process.js";
 
 const execute = promisify(execFile);
 const VARIABLES = ["SOFTHSM2_CONF", "SHIM_MODULE", "SHIM_CONTROL", "SHIM_LOGINS", "SHIM_STATE"];
@@ -363,5 +364,83 @@ describe("a card reader", () => {
       await new Promise((resolve) => holder.once("exit", resolve));
       await new Promise((resolve) => daemon.close(resolve));
     }
+  });
+});
+
+describe("Choria", () => {
+  const GOOD = (ca: string): string[] => [
+    "plugin.security.provider = file",
+    `plugin.security.file.ca = ${ca}`,
+    "plugin.choria.middleware_hosts = broker.example:4222",
+    "discovery_timeout = 20",
+  ];
+  let home: string;
+  const configured = async (lines: readonly string[], options: Parameters<typeof walkDoctor>[0] = here()) => {
+    home = await mkdtemp(join(dir, "home-"));
+    await writeFile(join(home, ".choriarc"), lines.map((line) => `${line}\n`).join(""), { mode: 0o600 });
+    return walkDoctor(options, { HOME: home });
+  };
+  const caFile = () => token.caFile ?? "";
+
+  test("with a configuration that is in order passes, and names the caller", async () => {
+    const walked = await configured(GOOD(caFile()));
+    expect([walked.broken, walked.status]).toEqual([[], 0]);
+    expect(resultOf(walked, "choria-config").detail).toContain("provider file");
+    expect(resultOf(walked, "choria-identity").detail).toBe("choria=ops.mcollective");
+  });
+
+  test("with its own pkcs11 provider works with tokenfwd choria run alone, which is a warning", async () => {
+    const driver = `plugin.security.pkcs11.driver_file = ${P11KIT_CLIENT}`;
+    const walked = await configured(["plugin.security.provider = pkcs11", driver, ...GOOD(caFile()).slice(1)]);
+    expect([walked.broken, walked.status]).toEqual([["choria-config stock-only"], 0]);
+    expect(resultOf(walked, "choria-config").mend).toContain("tokenfwd choria run");
+  });
+
+  test("with a line in the wrong syntax is told the line and what to write", async () => {
+    const walked = await configured([...GOOD(caFile()), 'plugin.choria.srv_domain: "example.net"']);
+    expect([walked.broken, walked.status]).toEqual([["choria-config syntax"], 50]);
+    expect(resultOf(walked, "choria-config")).toMatchObject({
+      code: "E_CHORIA_CONFIG",
+      detail: expect.stringMatching(/\.choriarc line 5: /),
+      mend: expect.stringContaining("plugin.choria.srv_domain = example.net"),
+    });
+  });
+
+  test("without the CA that it names is told so", async () => {
+    const walked = await configured(GOOD(join(dir, "no-ca.pem")));
+    expect([walked.broken, walked.status]).toEqual([["choria-config ca"], 50]);
+  });
+
+  test("with a configuration that cannot be read is told so", async () => {
+    home = await mkdtemp(join(dir, "home-"));
+    await mkdir(join(home, ".choriarc"));
+    const walked = await walkDoctor(here(), { HOME: home });
+    expect([walked.broken, walked.status]).toEqual([["choria-config unreadable"], 50]);
+  });
+
+  test("and a token whose key is an EC key fails for that alone", () =>
+    withToken({ objects: "ec" }, async () => {
+      const walked = await configured(GOOD(caFile()));
+      expect([walked.broken, walked.status]).toEqual([["choria-identity not-rsa"], 50]);
+      expect(resultOf(walked, "choria-identity")).toMatchObject({ code: "E_CHORIA_CERT", mend: expect.stringContaining("RSA") });
+    }));
+
+  test("and a token without a certificate, with a name that servers refuse, or with every key exposed", async () => {
+    await withToken({ objects: "rsa", certificates: false }, async () => {
+      expect((await configured(GOOD(caFile()))).broken).toEqual(["choria-identity no-certificate"]);
+    });
+    await withToken({ objects: "rsa", commonName: "rip" }, async () => {
+      const walked = await configured(GOOD(caFile()));
+      expect([walked.broken, walked.status]).toEqual([["choria-identity unusual-name"], 0]);
+    });
+    await withToken({ objects: "rsa+ec" }, async () => {
+      expect((await configured(GOOD(caFile()), { ...here(), key: "all" })).broken).toEqual(["choria-identity several"]);
+    });
+  });
+
+  test("and a locked PIN are two faults that do not hide one another", async () => {
+    await shim.control("flags 40000");
+    const walked = await configured([...GOOD(caFile()), "ttl: 60"], { module: shim.modulePath });
+    expect([walked.broken, walked.status]).toEqual([["pin locked", "choria-config syntax"], 31]);
   });
 });

@@ -273,6 +273,36 @@ test("what speaks neither protocol passes all the same, and a server that is gon
   expect(recordsIn(path)).toContainEqual(expect.objectContaining({ kind: "close", sent: 300_000, received: 300_000 }));
 });
 
+test("a trace that cannot be written on is said to be that, and the client signs on", async () => {
+  const server = await startStockServer(token);
+  cleanUps.push(() => server.dispose());
+  const path = join(dir, "trace");
+  const listen = join(dir, "t");
+  // The most that a file of this process may hold.
+  const limited = ["prlimit", "--fsize=4096"];
+  const cli = startCli(["trace", "--socket", server.socket, "--listen", listen, "-o", path], { within: limited });
+  cleanUps.push(() => cli.end());
+  await cli.untilStderr(/until Ctrl-C/);
+  await sign(listen, PIN);
+  await cli.untilStderr(/the trace is not whole: it cannot be written: EFBIG/);
+  await sign(listen, PIN);
+  await stop(cli);
+  const shown = await runCli(["trace", "show", path]);
+  expect([shown.code, shown.stderr]).toEqual([0, expect.stringContaining("has no end")]);
+  expect(shown.stdout.toString("utf8")).toContain("C_Initialize");
+});
+
+test("JSON lines of a hostile file are ASCII, and say the same", async () => {
+  const path = join(dir, "hostile");
+  const name = "\u009b31m\u202e\u2028";
+  const header = '{"tokenfwdTrace":1,"started":"","by":"","of":{},"data":false}';
+  writeFileSync(path, `${header}\n${JSON.stringify({ kind: "client", t: 1, c: 1, name })}\n`);
+  const { stdout } = await runCli(["trace", "show", path, "--format", "jsonl"]);
+  const text = stdout.toString("latin1");
+  expect(text).toMatch(/^[\n\x20-\x7e]*$/);
+  expect(JSON.parse(text.split("\n")[1] ?? "")).toMatchObject({ name });
+});
+
 test("options that cannot be carried out are said before anything is made", async () => {
   const complaint = async (...words: string[]) => {
     const { code, stderr } = await runCli(["trace", ...words]);

@@ -17,6 +17,7 @@ export interface DocsSource {
   readonly checks: {
     readonly workstation: readonly DocsCheck[];
     readonly way: readonly DocsCheck[];
+    readonly choria: readonly DocsCheck[];
     readonly bastion: readonly DocsCheck[];
     readonly common: DocsCheck["causes"];
   };

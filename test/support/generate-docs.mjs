@@ -78,6 +78,12 @@ function checkSections(checks, errors) {
   return sections.flat().join("\n").trimEnd();
 }
 
+/** The bastion's checks but those that have a section already. */
+function ownSections({ workstation, choria, bastion }) {
+  const before = new Set([...workstation, ...choria].map(({ id }) => id));
+  return bastion.filter(({ id }) => !before.has(id));
+}
+
 function commonCauses(common, errors) {
   return Object.entries(common)
     .flatMap(([name, cause]) => causeLines(name, cause, errors))
@@ -87,17 +93,18 @@ function commonCauses(common, errors) {
 
 /**
  * The page with its generated parts made anew. `source` is `{ calls, mechanisms, attributes, errors, checks }`, where `checks` is
- * `{ workstation, way, bastion, common }`. Throws for a part that nothing generates.
+ * `{ workstation, way, choria, bastion, common }`. Throws for a part that nothing generates.
  */
 export function renderPage(text, source) {
   const parts = {
     calls: () => callTable(source.calls),
     mechanisms: () => mechanismTable(source.mechanisms),
     attributes: () => attributeTable(source.attributes),
-    errors: () => errorTable(source.errors, [...source.checks.workstation, ...source.checks.way]),
+    errors: () => errorTable(source.errors, [...source.checks.workstation, ...source.checks.way, ...source.checks.choria]),
     workstation: () => checkSections(source.checks.workstation, source.errors),
     way: () => checkSections(source.checks.way, source.errors),
-    bastion: () => checkSections(source.checks.bastion, source.errors),
+    choria: () => checkSections(source.checks.choria, source.errors),
+    bastion: () => checkSections(ownSections(source.checks), source.errors),
     common: () => commonCauses(source.checks.common, source.errors),
   };
   return text.replace(/(<!-- generated: (\w+) -->\n)[\s\S]*?(<!-- \/generated -->)/g, (_whole, open, name, close) => {
@@ -113,9 +120,16 @@ async function main() {
   const { ERRORS } = await import("../../dist/base/errors.js");
   const { WORKSTATION_CHECKS } = await import("../../dist/doctor/workstation/checks.js");
   const { WAY_CHECKS } = await import("../../dist/doctor/way/checks.js");
+  const { CHORIA_CHECKS } = await import("../../dist/doctor/choria/checks.js");
   const { BASTION_CHECKS } = await import("../../dist/doctor/bastion/checks.js");
   const { COMMON_CAUSES } = await import("../../dist/doctor/causes.js");
-  const checks = { workstation: WORKSTATION_CHECKS, way: WAY_CHECKS, bastion: BASTION_CHECKS, common: COMMON_CAUSES };
+  const checks = {
+    workstation: WORKSTATION_CHECKS,
+    way: WAY_CHECKS,
+    choria: CHORIA_CHECKS,
+    bastion: BASTION_CHECKS,
+    common: COMMON_CAUSES,
+  };
   const attributes = Object.values(CKA).map((type) => ({ type, kind: attributeKind(type) }));
   const source = { calls: CALLS, mechanisms: [...MECHANISMS.values()], attributes, errors: ERRORS, checks };
   for (const page of PAGES) {

@@ -137,6 +137,7 @@ async function findMain(options: ReadClientConfigOptions, read: ReadFile): Promi
     `choria has no client configuration here; looked at ${looked.map((one) => printable(one)).join(", ")}`,
     {
       hint: "tokenfwd choria config prints one, and says where to put it; or name yours",
+      reason: "no-configuration",
     },
   );
 }

@@ -40,8 +40,13 @@ export function runTraceShow(path: string, raw: RawTraceShowOptions): number {
 }
 
 function* jsonLines(reader: TraceReader, filter: (record: TraceRecord) => boolean): Generator<string> {
-  yield JSON.stringify(reader.header);
-  for (const record of reader.records()) if (filter(record)) yield JSON.stringify(record);
+  yield jsonLine(reader.header);
+  for (const record of reader.records()) if (filter(record)) yield jsonLine(record);
+}
+
+/** JSON in ASCII alone: nothing is lost, and nothing in it can move a terminal. */
+function jsonLine(value: unknown): string {
+  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 function* textLines(reader: TraceReader, filter: (record: TraceRecord) => boolean, summaryOnly: boolean): Generator<string> {

@@ -3,11 +3,13 @@
  * code, no ssh2, no execa.
  */
 import type { Check } from "../check.js";
+import { choriaConfigCheck } from "../choria/config.js";
 import { nodeCheck } from "../workstation/node.js";
 import { bastionAgentCheck } from "./agent.js";
 import type { BastionContext } from "./context.js";
 import { bastionSignatureCheck } from "./signature.js";
 import { bastionSocketCheck } from "./socket.js";
+import { bastionStockCheck } from "./stock.js";
 import { bastionKeysCheck, bastionTokenCheck } from "./token.js";
 
 export const BASTION_CHECKS: readonly Check<BastionContext>[] = [
@@ -16,5 +18,18 @@ export const BASTION_CHECKS: readonly Check<BastionContext>[] = [
   bastionAgentCheck,
   bastionTokenCheck,
   bastionKeysCheck,
+  bastionStockCheck,
   bastionSignatureCheck,
+  choriaConfigCheck<BastionContext>({
+    id: "choria-config",
+    title: "Choria configuration",
+    where: "on this machine",
+    needs: [],
+    found: ({ choria }) => choria(),
+    keys: async ({ keys }) =>
+      keys().then(
+        (found) => ({ keys: found }),
+        () => ({ notLooked: "no token answers" }),
+      ),
+  }),
 ];

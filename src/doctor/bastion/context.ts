@@ -6,8 +6,8 @@ import type { TokenfwdClient } from "../../bastion/client/index.js";
 import { listSlots, readTokenFacts } from "../../cryptoki/keys/token-reader.js";
 import type { KeyEntry, TokenEntry } from "../../cryptoki/keys/types.js";
 import { localContext } from "../../cryptoki/local-context.js";
+import { type ChoriaFound, findChoriaHere } from "../choria/found.js";
 import { type Fact, lazily } from "../lazy.js";
-import { type ChoriaFound, findChoria } from "../workstation/choria.js";
 
 /** What the command line hands in. */
 export interface BastionSurroundings {
@@ -51,5 +51,5 @@ export function createBastionContext(surroundings: BastionSurroundings): Bastion
     return found;
   });
   const keys = lazily(async () => (await client()).keys({ signal }));
-  return { ...surroundings, client, tokens, keys, choria: lazily(() => findChoria(env)) };
+  return { ...surroundings, client, tokens, keys, choria: lazily(() => findChoriaHere(env)) };
 }

@@ -6,7 +6,6 @@ import type { DoctorContext } from "../context.js";
 import { agentSocketCheck } from "./agent-socket.js";
 import { cardCheck } from "./card.js";
 import { certificateCheck } from "./certificate.js";
-import { choriaIdentityCheck } from "./choria-identity.js";
 import { keyCheck } from "./key.js";
 import { moduleCheck } from "./module.js";
 import { nativeCheck } from "./native.js";
@@ -29,6 +28,5 @@ export const WORKSTATION_CHECKS: readonly Check<DoctorContext>[] = [
   keyCheck,
   certificateCheck,
   validityCheck,
-  choriaIdentityCheck,
   agentSocketCheck,
 ];

@@ -19,9 +19,8 @@ export interface WireTrace {
   server(chunk: Buffer, at: number): void;
   /** Both directions have ended: writes down what remained open. */
   end(at: number): void;
-  readonly calls: number;
-  readonly unanswered: number;
-  serverMs(at: number): number;
+  /** What was asked so far, and how long for. */
+  readonly ledger: Pick<Ledger<unknown>, "calls" | "unanswered" | "serverMs">;
   /** Bytes of PINs so far, and of frames whose length would tell that of one. */
   readonly withheldBytes: number;
 }

@@ -89,13 +89,13 @@ export function createTraceDecoder({ data, onRecord }: TraceDecoderOptions): Tra
       t: roundMs(at),
       c,
       by,
-      calls: wire?.calls ?? 0,
-      unanswered: wire?.unanswered ?? 0,
+      calls: wire?.ledger.calls ?? 0,
+      unanswered: wire?.ledger.unanswered ?? 0,
       trips: connection.trips,
       sent: connection.sent - (wire?.withheldBytes ?? 0),
       received: connection.received,
       ms: roundMs(at - openedAt),
-      serverMs: roundMs(wire?.serverMs(at) ?? 0),
+      serverMs: roundMs(wire?.ledger.serverMs(at) ?? 0),
     });
   }
 

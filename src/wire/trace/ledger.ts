@@ -27,14 +27,15 @@ export interface Answered {
 }
 
 /** A request under way. */
-export interface Waiting<K> extends Asked<K> {
+export interface Waiting<K> {
+  readonly asked: Asked<K>;
   readonly n: number;
   readonly at: number;
 }
 
 export interface Ledger<K> {
   /** `id` is what the answer will carry; the same may be asked twice, and is then answered in order. */
-  ask(id: number, asked: Asked<K>, at: number): Waiting<K>;
+  ask(id: number, asked: Asked<K>, at: number): void;
   /** The oldest request with this id. */
   find(id: number): Waiting<K> | undefined;
   answer(id: number, answered: Answered, at: number): void;
@@ -61,12 +62,18 @@ export function createLedger<K>(c: number, emit: (record: TraceRecord) => void):
   return new Book(c, emit);
 }
 
+/** The oldest of those with one id, with the ones behind it. */
+interface Entry<K> extends Waiting<K> {
+  readonly id: number;
+  next: Entry<K> | null;
+}
+
 class Book<K> implements Ledger<K> {
   readonly #c: number;
   readonly emit: (record: TraceRecord) => void;
-  /** In the order in which they were asked. */
-  readonly #waiting = new Map<number, { readonly id: number; readonly waiting: Waiting<K> }>();
-  readonly #byId = new Map<number, number[]>();
+  /** In the order in which ids came into use. */
+  readonly #waiting = new Map<number, Entry<K>>();
+  #underWay = 0;
   #calls = 0;
   #unanswered = 0;
   #busyMs = 0;
@@ -86,23 +93,25 @@ class Book<K> implements Ledger<K> {
   }
 
   serverMs(at: number): number {
-    return this.#busyMs + (this.#waiting.size > 0 ? at - this.#busySince : 0);
+    return this.#busyMs + (this.#underWay > 0 ? at - this.#busySince : 0);
   }
 
-  ask(id: number, asked: Asked<K>, at: number): Waiting<K> {
-    if (this.#waiting.size === 0) this.#busySince = at;
-    else if (this.#waiting.size >= MAX_WAITING) this.#giveUpOldest(at);
-    const waiting = { ...asked, n: ++this.#calls, at };
-    this.#waiting.set(waiting.n, { id, waiting });
-    const same = this.#byId.get(id);
-    if (same === undefined) this.#byId.set(id, [waiting.n]);
-    else same.push(waiting.n);
-    return waiting;
+  ask(id: number, asked: Asked<K>, at: number): void {
+    if (this.#underWay === 0) this.#busySince = at;
+    else if (this.#underWay >= MAX_WAITING) this.#giveUpOldest(at);
+    const entry: Entry<K> = { id, asked, n: ++this.#calls, at, next: null };
+    this.#underWay += 1;
+    let last = this.#waiting.get(id);
+    if (last === undefined) {
+      this.#waiting.set(id, entry);
+      return;
+    }
+    while (last.next !== null) last = last.next;
+    last.next = entry;
   }
 
   find(id: number): Waiting<K> | undefined {
-    const n = this.#byId.get(id)?.[0];
-    return n === undefined ? undefined : this.#waiting.get(n)?.waiting;
+    return this.#waiting.get(id);
   }
 
   answer(id: number, answered: Answered, at: number): void {
@@ -115,28 +124,27 @@ class Book<K> implements Ledger<K> {
   }
 
   end(at: number): void {
-    for (const { id, waiting } of [...this.#waiting.values()]) {
-      this.#take(id, at);
-      this.#noAnswer(waiting, "no answer came");
-    }
+    const left: Waiting<K>[] = [];
+    for (const id of [...this.#waiting.keys()])
+      for (let one = this.#take(id, at); one !== undefined; one = this.#take(id, at)) left.push(one);
+    for (const one of left.sort((a, b) => a.n - b.n)) this.#noAnswer(one, "no answer came");
   }
 
   #take(id: number, at: number): Waiting<K> | undefined {
-    const same = this.#byId.get(id);
-    const n = same?.shift();
-    if (same === undefined || n === undefined) return undefined;
-    if (same.length === 0) this.#byId.delete(id);
-    const found = this.#waiting.get(n)?.waiting;
-    this.#waiting.delete(n);
-    if (this.#waiting.size === 0) this.#busyMs += at - this.#busySince;
-    return found;
+    const first = this.#waiting.get(id);
+    if (first === undefined) return undefined;
+    if (first.next === null) this.#waiting.delete(id);
+    else this.#waiting.set(id, first.next);
+    this.#underWay -= 1;
+    if (this.#underWay === 0) this.#busyMs += at - this.#busySince;
+    return first;
   }
 
   #giveUpOldest(at: number): void {
     const [oldest] = this.#waiting.values();
     if (oldest === undefined) return;
     this.#take(oldest.id, at);
-    this.#noAnswer(oldest.waiting, `no answer came before ${MAX_WAITING} further requests`);
+    this.#noAnswer(oldest, `no answer came before ${MAX_WAITING} further requests`);
   }
 
   #noAnswer(waiting: Waiting<K>, why: string): void {
@@ -144,26 +152,25 @@ class Book<K> implements Ledger<K> {
     this.#record(waiting, { rv: null, outs: {}, received: null, ok: false, note: why }, null);
   }
 
-  #record({ n, at, call, class: kind, args, sent, note: asked }: Waiting<K>, answered: Answered, ms: number | null): void {
-    const note = [asked, answered.note].filter((one) => one !== undefined).join("; ");
-    const { rv, outs, received, ok, error } = answered;
-    const record: CallRecord = {
+  #record({ n, at, asked }: Waiting<K>, answered: Answered, ms: number | null): void {
+    const record: { -readonly [F in keyof CallRecord]: CallRecord[F] } = {
       kind: "call",
       t: roundMs(at),
       c: this.#c,
       n,
-      call,
-      class: kind,
-      args,
-      rv,
-      outs,
+      call: asked.call,
+      class: asked.class,
+      args: asked.args,
+      rv: answered.rv,
+      outs: answered.outs,
       ms,
-      sent,
-      received,
-      ok,
-      ...(error === undefined ? {} : { error }),
-      ...(note === "" ? {} : { note }),
+      sent: asked.sent,
+      received: answered.received,
+      ok: answered.ok,
     };
+    if (answered.error !== undefined) record.error = answered.error;
+    if (asked.note !== undefined) record.note = answered.note === undefined ? asked.note : `${asked.note}; ${answered.note}`;
+    else if (answered.note !== undefined) record.note = answered.note;
     this.emit(record);
   }
 }

@@ -35,7 +35,7 @@ export function createP11KitTrace(options: WireTraceOptions): WireTrace {
 
 class Conversation implements WireTrace {
   readonly #options: WireTraceOptions;
-  readonly #ledger: Ledger<Kept>;
+  readonly ledger: Ledger<Kept>;
   readonly #requests: Splitter;
   readonly #answers: Splitter;
   #offered: number | null = null;
@@ -47,7 +47,7 @@ class Conversation implements WireTrace {
 
   constructor(options: WireTraceOptions) {
     this.#options = options;
-    this.#ledger = createLedger(options.c, options.emit);
+    this.ledger = createLedger(options.c, options.emit);
     const { budget } = options;
     const common = { shape: SHAPE, maxFrameBytes: MAX_TRACED_FRAME_BYTES, budget };
     this.#requests = createSplitter({
@@ -60,18 +60,6 @@ class Conversation implements WireTrace {
       onFrame: (frame, at) => this.#answer(frame, at),
       onSkipped: (header, bytes, at) => this.#skippedAnswer(header, bytes, at),
     });
-  }
-
-  get calls(): number {
-    return this.#ledger.calls;
-  }
-
-  get unanswered(): number {
-    return this.#ledger.unanswered;
-  }
-
-  serverMs(at: number): number {
-    return this.#ledger.serverMs(at);
   }
 
   client(chunk: Buffer, at: number): void {
@@ -96,18 +84,18 @@ class Conversation implements WireTrace {
 
   end(at: number): void {
     if (this.#version === null) this.#tellProtocol(at);
-    this.#ledger.end(at);
+    this.ledger.end(at);
     // How much has come is not said: it may be a part of a message with a PIN.
     const held = this.#requests.end();
     this.withheldBytes += held;
-    if (held > 0) this.#ledger.note("broken", "client", "it ended in the middle of a message", at);
-    if (this.#answers.end() > 0) this.#ledger.note("broken", "server", "it ended in the middle of a message", at);
+    if (held > 0) this.ledger.note("broken", "client", "it ended in the middle of a message", at);
+    if (this.#answers.end() > 0) this.ledger.note("broken", "server", "it ended in the middle of a message", at);
   }
 
   #tellProtocol(at: number): void {
     const offered = this.#offered === null ? {} : { offered: this.#offered };
     const { c } = this.#options;
-    this.#ledger.emit({
+    this.ledger.emit({
       kind: "protocol",
       t: roundMs(at),
       c,
@@ -146,15 +134,10 @@ class Conversation implements WireTrace {
     if (secret) wipeSecrets(args);
     if (dialect !== this.#dialect && !this.#dialectTold) {
       this.#dialectTold = true;
-      this.#ledger.note(
-        "info",
-        "client",
-        `it writes mechanisms in the ${dialect} dialect, which is not that of the version it offered`,
-        at,
-      );
+      this.ledger.note("info", "client", `it writes mechanisms in the ${dialect} dialect, which is not that of the version it offered`, at);
     }
     const note = trailing > 0 ? `${trailing} bytes after its arguments` : undefined;
-    this.#ledger.ask(
+    this.ledger.ask(
       code,
       { call: call.name, class: call.class, args: shown, sent: size - pins, note, keep: { call, args: keptArgs(args) } },
       at,
@@ -166,7 +149,7 @@ class Conversation implements WireTrace {
     const secret = known === null || carriesSecret(known);
     if (secret) this.withheldBytes += size - bodyAt;
     const call = known?.name ?? (id === null ? "no call" : `call ${id}`);
-    this.#ledger.ask(
+    this.ledger.ask(
       code,
       { call, class: known?.class ?? null, args: {}, sent: secret ? null : size, note: why, keep: { call: null, args: {} } },
       at,
@@ -176,12 +159,12 @@ class Conversation implements WireTrace {
   #answer(frame: Buffer, at: number): void {
     const code = frame.readUInt32BE(0);
     const body = frame.subarray(HEADER_BYTES + frame.readUInt32BE(4));
-    const waiting = this.#ledger.find(code);
+    const waiting = this.ledger.find(code);
     if (waiting === undefined) {
-      this.#ledger.note("broken", "server", `an answer of ${frame.length} bytes to no request`, at);
+      this.ledger.note("broken", "server", `an answer of ${frame.length} bytes to no request`, at);
       return;
     }
-    this.#ledger.answer(code, this.#read(waiting.keep, body, frame.length), at);
+    this.ledger.answer(code, this.#read(waiting.asked.keep, body, frame.length), at);
   }
 
   #read({ call, args }: Kept, body: Buffer, received: number): Answered {
@@ -205,19 +188,19 @@ class Conversation implements WireTrace {
 
   #skippedRequest(header: Buffer, bytes: number, at: number): void {
     const asked = { call: "no call", class: null, args: {}, sent: bytes, note: "too long to be looked at", keep: { call: null, args: {} } };
-    this.#ledger.ask(header.readUInt32BE(0), asked, at);
+    this.ledger.ask(header.readUInt32BE(0), asked, at);
   }
 
   #skippedAnswer(header: Buffer, bytes: number, at: number): void {
     const code = header.readUInt32BE(0);
-    if (this.#ledger.find(code) === undefined) this.#ledger.note("broken", "server", `an answer of ${bytes} bytes to no request`, at);
-    this.#ledger.answer(code, { rv: null, outs: {}, received: bytes, ok: false, note: "its answer: too long to be looked at" }, at);
+    if (this.ledger.find(code) === undefined) this.ledger.note("broken", "server", `an answer of ${bytes} bytes to no request`, at);
+    this.ledger.answer(code, { rv: null, outs: {}, received: bytes, ok: false, note: "its answer: too long to be looked at" }, at);
   }
 
   #tellName(options: Buffer, at: number): void {
     if (this.#named) return;
     this.#named = true;
     const name = options.toString("latin1");
-    if (NAME.test(name)) this.#ledger.emit({ kind: "client", t: roundMs(at), c: this.#options.c, name });
+    if (NAME.test(name)) this.ledger.emit({ kind: "client", t: roundMs(at), c: this.#options.c, name });
   }
 }

@@ -37,7 +37,7 @@ export function createRpcTrace(options: WireTraceOptions): WireTrace {
 
 class Conversation implements WireTrace {
   readonly #options: WireTraceOptions;
-  readonly #ledger: Ledger<Kept>;
+  readonly ledger: Ledger<Kept>;
   readonly #splitters: Readonly<Record<Direction, Splitter>>;
   readonly #magic = { client: 0, server: 0 };
   readonly #lost = { client: false, server: false };
@@ -47,7 +47,7 @@ class Conversation implements WireTrace {
 
   constructor(options: WireTraceOptions) {
     this.#options = options;
-    this.#ledger = createLedger(options.c, options.emit);
+    this.ledger = createLedger(options.c, options.emit);
     const splitter = (from: Direction): Splitter =>
       createSplitter({
         shape: SHAPE,
@@ -57,18 +57,6 @@ class Conversation implements WireTrace {
         onSkipped: (_header, bytes, at) => this.#broken(from, `a message of ${bytes} bytes, too long to be looked at`, at),
       });
     this.#splitters = { client: splitter("client"), server: splitter("server") };
-  }
-
-  get calls(): number {
-    return this.#ledger.calls;
-  }
-
-  get unanswered(): number {
-    return this.#ledger.unanswered;
-  }
-
-  serverMs(at: number): number {
-    return this.#ledger.serverMs(at);
   }
 
   client(chunk: Buffer, at: number): void {
@@ -81,7 +69,7 @@ class Conversation implements WireTrace {
 
   end(at: number): void {
     this.#tellProtocol(null, at);
-    this.#ledger.end(at);
+    this.ledger.end(at);
     for (const from of ["client", "server"] as const) this.#endOf(from, at);
   }
 
@@ -128,13 +116,13 @@ class Conversation implements WireTrace {
       return;
     }
     if (type === "cancel") {
-      this.#ledger.emit({ kind: "cancel", t: roundMs(at), c: this.#options.c, n: this.#ledger.find(id)?.n ?? null });
+      this.ledger.emit({ kind: "cancel", t: roundMs(at), c: this.#options.c, n: this.ledger.find(id)?.n ?? null });
       return;
     }
     const shownType = printable(type, MAX_NAME);
     if (!isRequestType(type)) {
       this.withheldBytes += size;
-      this.#ledger.ask(id, { call: shownType, class: null, args: {}, sent: null, note: "a request that is not known", keep: UNREAD }, at);
+      this.ledger.ask(id, { call: shownType, class: null, args: {}, sent: null, note: "a request that is not known", keep: UNREAD }, at);
       return;
     }
     try {
@@ -143,11 +131,11 @@ class Conversation implements WireTrace {
         const request = decodeRequest(type, fields);
         if (type === "hello") this.#hello(request as HelloRequest, at);
         const args = { ...showRequest(type, request as never, this.#options.data), ...deadline(fields) };
-        this.#ledger.ask(id, { call: type, class: CLASSES[type], args, sent: size, keep: { type, request: {} } }, at);
+        this.ledger.ask(id, { call: type, class: CLASSES[type], args, sent: size, keep: { type, request: {} } }, at);
       }
     } catch (thrown) {
       this.withheldBytes += size;
-      this.#ledger.ask(id, { call: shownType, class: null, args: {}, sent: null, note: reasonOf(thrown), keep: UNREAD }, at);
+      this.ledger.ask(id, { call: shownType, class: null, args: {}, sent: null, note: reasonOf(thrown), keep: UNREAD }, at);
     }
   }
 
@@ -159,12 +147,12 @@ class Conversation implements WireTrace {
     const shown = { ...showArgs(call, args, this.#options.data), ...deadline(fields) };
     if (secret) wipeSecrets(args);
     const keep: Kept = { type: "call", request: { name, args: keptArgs(args) } };
-    this.#ledger.ask(id, { call: name, class: call.class, args: shown, sent: size - pins, keep }, at);
+    this.ledger.ask(id, { call: name, class: call.class, args: shown, sent: size - pins, keep }, at);
   }
 
   #hello({ versions, client }: HelloRequest, at: number): void {
     this.#offered = versions;
-    if (client !== "") this.#ledger.emit({ kind: "client", t: roundMs(at), c: this.#options.c, name: printable(client, MAX_NAME) });
+    if (client !== "") this.ledger.emit({ kind: "client", t: roundMs(at), c: this.#options.c, name: printable(client, MAX_NAME) });
   }
 
   #answer(fields: Fields, size: number, at: number): void {
@@ -175,9 +163,9 @@ class Conversation implements WireTrace {
       const { code, message } = decodeError(fields);
       this.#broken("server", `the connection ends: ${code}: ${message}`, at);
     } else {
-      const waiting = this.#ledger.find(id);
+      const waiting = this.ledger.find(id);
       if (waiting === undefined) this.#broken("server", "an answer to no request", at);
-      else this.#ledger.answer(id, this.#read(waiting.keep, fields, size, at), at);
+      else this.ledger.answer(id, this.#read(waiting.asked.keep, fields, size, at), at);
     }
   }
 
@@ -211,18 +199,18 @@ class Conversation implements WireTrace {
       if (event.waiting !== undefined) shown["waiting"] = event.waiting;
       if (event.epoch !== undefined) shown["epoch"] = event.epoch;
     }
-    this.#ledger.emit({ kind: "event", t: roundMs(at), c: this.#options.c, event: name, fields: shown });
+    this.ledger.emit({ kind: "event", t: roundMs(at), c: this.#options.c, event: name, fields: shown });
   }
 
   #tellProtocol(version: number | null, at: number): void {
     if (this.#told) return;
     this.#told = true;
     const offered = this.#offered === null ? {} : { offered: this.#offered };
-    this.#ledger.emit({ kind: "protocol", t: roundMs(at), c: this.#options.c, protocol: "tokenfwd", ...offered, version });
+    this.ledger.emit({ kind: "protocol", t: roundMs(at), c: this.#options.c, protocol: "tokenfwd", ...offered, version });
   }
 
   #broken(from: Direction, text: string, at: number): void {
-    this.#ledger.note("broken", from, text, at);
+    this.ledger.note("broken", from, text, at);
   }
 }
 

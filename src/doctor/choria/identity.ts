@@ -7,7 +7,7 @@ import { printable } from "../../base/printable.js";
 import { describeSpki } from "../../cryptoki/keys/spki.js";
 import { defineCheck, pass } from "../check.js";
 import type { DoctorContext } from "../context.js";
-import type { HeldKey } from "./key-parts.js";
+import type { HeldKey } from "../workstation/key-parts.js";
 
 /** What Choria's servers take by default as the name of a caller. */
 const DEFAULT_CALLER = /\.(mcollective|choria)$/;
@@ -60,7 +60,7 @@ export const choriaIdentityCheck = defineCheck<DoctorContext>()({
   },
   async run({ token, choria }, { broken }) {
     const keys = await token.heldKeys();
-    const about = (await choria()) !== null;
+    const about = await choria.isAbout();
     const rsa = keys.filter((key) => spkisOf(key).some((spki) => describeSpki(spki).type === "RSA"));
     const known = keys.filter((key) => spkisOf(key).length > 0);
     if (known.length > 0 && rsa.length === 0) {
