@@ -2,9 +2,10 @@
  * The trace file: JSON lines, the first of which says what the file is, the last that it is whole. Made exclusively and with mode 0600,
  * for who signs what from where is nobody else's business. What is read back may be anybody's and is checked. See docs/trace-format.md.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { StringDecoder } from "node:string_decoder";
 import { TokenfwdError } from "../base/errors.js";
+import { lstatOrNull } from "../base/paths.js";
 import { printable } from "../base/printable.js";
 import type { ShownFields, TraceRecord } from "../wire/trace/records.js";
 
@@ -47,6 +48,12 @@ export function createTraceFile(path: string): number {
       },
     );
   }
+}
+
+/** Takes the file away again, unless another has come into its place. */
+export function removeTraceFile(path: string, fd: number): void {
+  const [there, ours] = [lstatOrNull(path), fstatSync(fd)];
+  if (there !== null && there.dev === ours.dev && there.ino === ours.ino) unlinkSync(path);
 }
 
 /** Writes all of the text. Throws what the system throws. */

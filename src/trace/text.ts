@@ -40,11 +40,11 @@ function recordText(record: TraceRecord): string {
     case "cancel":
       return `cancel     ${record.n === null ? "of a request that is over" : `of #${record.n}`}`;
     case "note":
-      return `${record.level === "info" ? "note   " : record.level}    ${record.from === null ? "" : `${record.from}: `}${record.text}`;
+      return `${(record.level === "info" ? "note" : record.level).padEnd(10)} ${record.from === null ? "" : `${record.from}: `}${record.text}`;
     case "close": {
       const { by, calls, trips, ms, serverMs, sent, received } = record;
       const who = by === null ? "the trace ended" : `by the ${by}`;
-      return `close      ${who} after ${short(ms)}: ${calls} calls, ${trips} round trips, server ${short(serverMs)}, ${sent} bytes sent, ${received} received`;
+      return `close      ${who} after ${short(ms)}: ${plural(calls, "call")}, ${plural(trips, "round trip")}, server ${short(serverMs)}, ${sent} bytes sent, ${received} received`;
     }
     default:
       return "record     of a kind that is not known";
@@ -93,8 +93,8 @@ export function summaryLines(summary: TraceSummary): string[] {
     `${plural(connections, "connection")}, ${plural(calls, "call")} (${failed} failed, ${unanswered} without an answer), ${plural(trips, "round trip")}`,
     `time: ${short(connectionMs)} connected, of which the server and what lies behind it ${short(serverMs)}${share(serverMs)}, the client and its way here ${short(clientMs)}${share(clientMs)}`,
   ];
-  if (broken > 0) lines.push(`${broken} times the protocol was broken`);
-  if (lost > 0) lines.push(`${lost} times the trace lost what passed`);
+  if (broken > 0) lines.push(`the protocol was broken ${plural(broken, "time")}`);
+  if (lost > 0) lines.push(`the trace lost what passed ${plural(lost, "time")}`);
   if (summary.byCall.length > 0) {
     const rows = summary.byCall.map((one) => [
       one.call,
@@ -117,7 +117,8 @@ function columns(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-const plural = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
+/** A number of things in words. */
+export const plural = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 /** Milliseconds in a form that can be compared at a glance. */
 export function short(ms: number): string {

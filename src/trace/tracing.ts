@@ -9,7 +9,7 @@ import { version } from "../base/version.js";
 import { within } from "../base/within.js";
 import { roundMs } from "../wire/trace/ledger.js";
 import type { ShownFields, StreamTap } from "../wire/trace/records.js";
-import { createTraceFile, FORMAT_VERSION, type TraceHeader, writeWhole } from "./format.js";
+import { createTraceFile, FORMAT_VERSION, removeTraceFile, type TraceHeader, writeWhole } from "./format.js";
 import { type BatchSink, createRecorder } from "./recorder.js";
 import type { TraceSummary } from "./summary.js";
 import type { FromWorker, ToWorker, WorkerSettings } from "./worker.js";
@@ -32,7 +32,10 @@ export interface Tracing {
   readonly header: TraceHeader;
   /** A stream that begins now. */
   tap(origin: ShownFields): StreamTap;
-  /** Writes down what is left and answers the summary, null where the decoder has failed. Safe to call twice. */
+  /**
+   * Writes down what is left and answers the summary, null where the decoder has failed. A file in which nothing was written down
+   * is taken away again: whoever tries once more gives the same name. Safe to call twice.
+   */
   close(): Promise<TraceSummary | null>;
 }
 
@@ -134,7 +137,10 @@ export function startTracing(options: TracingOptions): Tracing {
       }),
     );
     await worker.terminate();
-    if (fd !== null) closeSync(fd);
+    if (fd !== null && path !== null) {
+      if ((summary as TraceSummary | null)?.records === 0) removeTraceFile(path, fd);
+      closeSync(fd);
+    }
     return summary;
   }
 

@@ -132,7 +132,7 @@ test("a stock client signs through the tap as without, and the trace tells how",
     join(dir, "signature"),
     document,
   ]);
-  expect(await stop(cli)).toMatch(/traced \d+ calls on 1 connections: tokenfwd trace show/);
+  expect(await stop(cli)).toMatch(/traced \d+ calls on 1 connection: tokenfwd trace show/);
   expect(statSync(path).mode & 0o777).toBe(0o600);
   expect(existsSync(cli.socket)).toBe(false);
   const records = recordsIn(path);
@@ -319,4 +319,12 @@ test("options that cannot be carried out are said before anything is made", asyn
   expect(await complaint("show", document, "--slower", "x")).toMatch(/^2 .*--slower takes/);
   expect(await complaint("show", document, "--call", "(")).toMatch(/^2 .*--call takes/);
   expect(existsSync(listen)).toBe(false);
+  // Nor is a trace kept of nothing: whoever tries again gives the same name.
+  const path = join(dir, "trace");
+  const lonely = createServer();
+  await new Promise<void>((resolve) => lonely.listen(socket, resolve));
+  writeFileSync(listen, "");
+  expect(await complaint("--socket", socket, "--listen", listen, "-o", path)).toMatch(/^40 .*nothing came to be traced/);
+  expect(existsSync(path)).toBe(false);
+  await new Promise<void>((resolve) => lonely.close(() => resolve()));
 });

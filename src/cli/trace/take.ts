@@ -5,7 +5,7 @@
 import { printable } from "../../base/printable.js";
 import type { Origin } from "../../cryptoki/types.js";
 import type { TraceSummary } from "../../trace/summary.js";
-import { summaryLines } from "../../trace/text.js";
+import { plural, summaryLines } from "../../trace/text.js";
 import { startTracing, type Tracing } from "../../trace/tracing.js";
 import type { ShownFields, StreamTap } from "../../wire/trace/records.js";
 import type { Lifetime } from "../lifetime.js";
@@ -35,10 +35,11 @@ export function takeTrace(options: TakeOptions, lifetime: Pick<Lifetime, "defer"
 
 function endLines(path: string | null, summary: TraceSummary | null): readonly string[] {
   if (summary === null) return path === null ? [] : [`the trace in ${printable(path)} has no end: its decoder failed`];
-  if (path === null) return summaryLines(summary);
-  const { calls, connections, lost } = summary;
-  const gaps = lost > 0 ? `, ${lost} gaps` : "";
-  return [`traced ${calls} calls on ${connections} connections${gaps}: tokenfwd trace show ${printable(path)}`];
+  if (path === null) return summaryLines(summary).filter((line) => line !== "");
+  const { calls, connections, lost, records } = summary;
+  if (records === 0) return ["nothing came to be traced, and no trace was kept"];
+  const gaps = lost > 0 ? `, with ${plural(lost, "gap")}` : "";
+  return [`traced ${plural(calls, "call")} on ${plural(connections, "connection")}${gaps}: tokenfwd trace show ${printable(path)}`];
 }
 
 /** The tap of the agent: which client, and where its stream comes from. */
