@@ -16,6 +16,7 @@ import { createP11KitServer } from "../wire/p11kit/server.js";
 import { MAGIC } from "../wire/rpc/messages.js";
 import type { StreamTap } from "../wire/trace/records.js";
 import { createAudit, type KeyUse } from "./audit.js";
+import { createBeingSigned } from "./being-signed.js";
 import { watchClient } from "./client-watch.js";
 import type { DescribedPurposes } from "./described.js";
 import { exposeKey } from "./exposure.js";
@@ -82,6 +83,8 @@ export interface AgentEvents {
     readonly state: "open" | "closed";
     readonly token: string;
     readonly triesLeft: number | null;
+    /** Of a touch: what is signed with it, where the agent has read that; printable. */
+    readonly what?: string;
   };
   fault: { readonly reason: string };
   /** A client's log-in has come to nothing for a reason that lies at the workstation or in the token. */
@@ -116,6 +119,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
   const events = createEmitter<AgentEvents>();
   const open = new Map<Attachment, { readonly destination: string; readonly done: Promise<void> }>();
   const stopping = new AbortController();
+  const beingSigned = createBeingSigned();
   let nextClient = 0;
 
   // With every token of the module in play, slots come and go as the module says; else only the chosen ones exist.
@@ -139,7 +143,10 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
     host.events.on("token-in", clock.changed),
     // A slot opens again some time after its token came.
     watch.onSame(clock.changed),
-    host.events.on("prompt", (prompt) => events.emit("prompt", prompt)),
+    host.events.on("prompt", ({ client, ...prompt }) => {
+      const what = client === undefined ? null : beingSigned.of(client);
+      events.emit("prompt", what === null ? prompt : { ...prompt, what });
+    }),
     host.events.on("unlock-failed", (failed) => events.emit("unlock-failed", failed)),
     host.events.on("fault", (fault) => events.emit("fault", fault)),
   ];
@@ -216,6 +223,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
         touches: host.events,
         describe: options.describe ?? {},
         onRefused: refused,
+        onSigning: (what) => beingSigned.begin(client, what),
         onHello: (name) => events.emit("hello", { client, name, origin }),
       });
 

@@ -52,6 +52,8 @@ export interface RpcSessionOptions {
   onHello(name: string): void;
   readonly describe: DescribedPurposes;
   onRefused(refusal: Refusal): void;
+  /** A document that was read is being signed; the answer is called when that is over. */
+  onSigning(what: string): () => void;
 }
 
 const CODES: Readonly<Record<KeyErrorReason, RpcErrorCode>> = {
@@ -187,11 +189,14 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
       };
       // Nothing of the token is looked at for a document that will not be signed.
       const read = described(request);
+      const over = read === null ? null : options.onSigning(read.what);
       try {
         const { signature, mechanism, key } = await ring.sign(read?.request ?? request, read === null ? ctx : { ...ctx, what: read.what });
         return { signature, mechanism, uri: key.uri, spki: key.spki };
       } catch (thrown) {
         throw rpcError(thrown);
+      } finally {
+        over?.();
       }
     },
     call: (request, op) => inTurn(request, () => call(request, op)),

@@ -47,13 +47,14 @@ export function reportActivity(options: ActivityOptions): () => void {
       if (ui !== null) refusals.add(client, `refused: ${call} for ${client}${at(refused.origin)}: ${why} (${rvName(rv)})`);
     }),
     agent.events.on("prompt", (prompt) => {
-      const { kind, token, triesLeft, state } = prompt;
+      const { kind, token, triesLeft, state, what } = prompt;
       if (kind !== "touch") options.onPrompt?.(state === "open");
-      if (kind === "touch") events.emit("touch", { token, state: state === "open" ? "waiting" : "over" });
+      if (kind === "touch")
+        events.emit("touch", { token, state: state === "open" ? "waiting" : "over", ...(what === undefined ? {} : { what }) });
       if (state !== "open") return;
       events.emit("prompt", { kind, token, triesLeft });
       if (kind !== "touch") return;
-      (ui ?? NOBODY).line(`the token ${token} has been waiting: touch it`);
+      (ui ?? NOBODY).line(`the token ${token} has been waiting: touch it${what === undefined ? "" : `, to sign ${what}`}`);
       options.onTouch?.(token);
     }),
     agent.events.on("fault", ({ reason }) => {

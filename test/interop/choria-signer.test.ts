@@ -155,11 +155,15 @@ describe.skipIf(!(await choriaAvailable()))("choria signer with the real choria"
     for (const done of all) expect(done, done.stderr).toMatchObject({ code: 0, senders: ["node1.example.net"] });
   });
 
-  test("a token that takes three seconds is waited for", async () => {
-    await shim.control("C_Sign sleep 3000");
+  test("a token that takes seconds is waited for, and whoever is to touch it is told what for", async () => {
+    const SECONDS = 5;
+    await shim.control(`C_Sign sleep ${SECONDS * 1_000}`);
     const done = await ping(["-I", "node1.example.net"], { more: [["discovery_timeout", 10]] });
     expect(done, done.stderr).toMatchObject({ code: 0, senders: ["node1.example.net"] });
-    expect(done.ms).toBeGreaterThan(3_000);
+    expect(done.ms).toBeGreaterThan(SECONDS * 1_000);
+    expect(agent.stderr()).toContain(
+      "the token operator has been waiting: touch it, to sign rpcutil#ping in mcollective, filter: none, by choria=ptittle",
+    );
   });
 
   test("choria shows why a request was not signed, and the token was not asked", async () => {

@@ -191,7 +191,7 @@ describe("a module that works", () => {
     host.events.on("touch", (event) => touches.push(event));
     await shim.control("C_Sign sleep 300");
     expect(await sign(host, session, key)).toBe(CKR.CKR_OK);
-    const touch = { kind: "touch", token: token.label, triesLeft: null };
+    const touch = { kind: "touch", token: token.label, triesLeft: null, client: "test" };
     expect(prompts).toEqual([
       { ...touch, state: "open" },
       { ...touch, state: "closed" },

@@ -44,6 +44,8 @@ export interface PromptEvent {
   readonly token: string;
   /** 1 when the token says that one try is left; null when it does not say. */
   readonly triesLeft: number | null;
+  /** Of a touch: whose call waits for it. */
+  readonly client?: string;
 }
 
 /** A call of the table on real handles. */

@@ -32,7 +32,7 @@ export function createTouchWatch(events: Emitter<HostEvents>, noticeMs: number):
       notice.set(noticeMs, () => {
         const slot = slots.get(session ?? -1n) ?? 0n;
         waiting = { slot, token: labels.get(slot) ?? "", client };
-        events.emit("prompt", { kind: "touch", state: "open", token: waiting.token, triesLeft: null });
+        events.emit("prompt", { kind: "touch", state: "open", token: waiting.token, triesLeft: null, client });
         events.emit("touch", { slot, waiting: true, client });
       });
     },
@@ -41,7 +41,7 @@ export function createTouchWatch(events: Emitter<HostEvents>, noticeMs: number):
       if (waiting !== null) {
         const { slot, token, client } = waiting;
         waiting = null;
-        events.emit("prompt", { kind: "touch", state: "closed", token, triesLeft: null });
+        events.emit("prompt", { kind: "touch", state: "closed", token, triesLeft: null, client });
         events.emit("touch", { slot, waiting: false, client });
       }
       if (result.rv !== CKR.CKR_OK) return;

@@ -1,7 +1,8 @@
 /* A purpose whose documents the agent reads: what it signs of them, and what it does not. */
 import { createHash } from "node:crypto";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { createAgent } from "../../../src/agent/agent.js";
+import { createBeingSigned } from "../../../src/agent/being-signed.js";
 import { createDescribed, type DescribedPurposes } from "../../../src/agent/described.js";
 import { CKF, CKO } from "../../../src/cryptoki/constants.js";
 import { CKM } from "../../../src/cryptoki/mechanisms.js";
@@ -80,4 +81,50 @@ test("what is refused comes before any session, any log-in and any use of a key"
   expect(calls).toEqual([]);
   expect(refused).toEqual(REFUSED.map(([, , why]) => `c1 bastion ${why}`));
   await agent.close();
+});
+
+test("whoever is to touch the token is told what for, and of nobody else's document", async () => {
+  const host = createFakeTokenHost({ 1: "1234" });
+  const inspection = { tokens: [], certificates: [], publicKeys: [] };
+  const agent = await createAgent({ host, key: "all", profile: "sign", pinMode: "ask", inspection, describe: PURPOSES });
+  host.flags = CKF.CKF_TOKEN_INITIALIZED | CKF.CKF_LOGIN_REQUIRED;
+  host.addObject(1n, fakeAttributes(CKO.CKO_PRIVATE_KEY, "the key", true));
+  // The question stays open, and with it the request.
+  const asked = new Promise<void>((open) => {
+    host.onUnlock = (_request, signal) =>
+      new Promise((resolve) => {
+        signal.addEventListener("abort", () => resolve({ rv: CKR.CKR_FUNCTION_CANCELED, asked: true, reason: "cancelled" }));
+        open();
+      });
+  });
+  const prompts: unknown[] = [];
+  agent.events.on("prompt", (prompt) => prompts.push(prompt));
+  const { rpc } = await connectRpc(agent, forwardOrigin("bastion"));
+  const stop = new AbortController();
+  const ended = rpc.request("sign", { ...LETTER, data: Buffer.from("dear reader") }, { signal: stop.signal }).catch(() => "given up");
+  await asked;
+  const touch = { kind: "touch", state: "open", token: "work", triesLeft: null } as const;
+  host.events.emit("prompt", { ...touch, client: "c1" });
+  host.events.emit("prompt", { ...touch, client: "c2" });
+  host.events.emit("prompt", touch);
+  expect(prompts).toEqual([{ ...touch, what: "to reader" }, touch, touch]);
+  stop.abort();
+  expect(await ended).toBe("given up");
+  prompts.length = 0;
+  await vi.waitFor(() => {
+    prompts.length = 0;
+    host.events.emit("prompt", { ...touch, client: "c1" });
+    expect(prompts).toEqual([touch]);
+  });
+  await agent.close();
+});
+
+test("of several documents of one client one is named, and the number", () => {
+  const signing = createBeingSigned();
+  const ends = ["a", "b", "a"].map((what) => signing.begin("c1", what));
+  expect([signing.of("c1"), signing.of("c2")]).toEqual(["one of 3, such as a", null]);
+  ends[0]?.();
+  expect(signing.of("c1")).toBe("one of 2, such as b");
+  for (const end of ends.slice(1)) end();
+  expect(signing.of("c1")).toBeNull();
 });

@@ -84,6 +84,7 @@ test("a client that knows the session in which its signature waits for the PIN c
     touches: createEmitter(),
     describe: {},
     onRefused: () => undefined,
+    onSigning: () => () => undefined,
     onHello: () => {},
   });
   const frames = (...messages: readonly object[]) => Buffer.concat(messages.map((each) => Buffer.from(encodeFrame({ ...each }))));

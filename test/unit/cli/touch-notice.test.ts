@@ -63,6 +63,15 @@ test("a wait for a touch is two events and one call, and a question is neither",
   expect(called).toEqual(["work"]);
 });
 
+test("whoever is to touch the token is told what for, where the agent has read it", () => {
+  const { agent, told, lines, stop } = activity();
+  const what = "rpcutil#ping in mcollective, filter: none, by choria=ptittle";
+  agent.emit("prompt", { kind: "touch", state: "open", token: "work", triesLeft: null, what });
+  stop();
+  expect(told[0]).toEqual(["touch", { token: "work", state: "waiting", what }]);
+  expect(lines).toEqual([`the token work has been waiting: touch it, to sign ${what}`]);
+});
+
 test("a log-in that comes to nothing is said once in ten seconds, however often a bastion tries", () => {
   vi.useFakeTimers({ toFake: ["Date"] });
   try {
@@ -85,12 +94,13 @@ function activity() {
   const told: unknown[] = [];
   const called: string[] = [];
   const warnings: string[] = [];
+  const lines: string[] = [];
   const stop = reportActivity({
     agent: { events: agent },
     events: { emit: (event, data) => void told.push([event, data]) },
-    ui: { ...silentUi, warning: (text) => void warnings.push(text) },
+    ui: { ...silentUi, line: (text) => void lines.push(text), warning: (text) => void warnings.push(text) },
     log: silentLog,
     onTouch: (token) => void called.push(token),
   });
-  return { agent, told, called, warnings, stop };
+  return { agent, told, called, warnings, lines, stop };
 }
