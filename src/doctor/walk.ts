@@ -52,7 +52,9 @@ export async function walk<C>(checks: readonly Check<C>[], context: C, { signal,
       const outcome = met ?? (await look(check, context, signal));
       if (outcome instanceof TokenfwdError) {
         const owner = causeOf(outcome, checks);
-        const where = owner === null ? index : checks.findIndex(({ id }) => id === owner.check);
+        const named = owner === null ? index : checks.findIndex(({ id }) => id === owner.check);
+        // Two checks that look for the same in two places share their causes, and then it is the one that looked.
+        const where = checks[named]?.causes === check.causes ? index : named;
         if (where > index) {
           ahead.set(checks[where]?.id ?? "", outcome);
           finding = { status: "pass", detail: "" };

@@ -72,6 +72,20 @@ describe("a walk", () => {
     expect(results[2]).toMatchObject({ detail: "no key was taken", mend: "load one" });
   });
 
+  it("says of two checks with the same causes that it is the one that looked", async () => {
+    const causes = { lost: { ...FAIL, code: "E_SSH_LOST" as const, usual: true as const } };
+    const there = check("there", {
+      causes,
+      run: async () => {
+        throw new TokenfwdError("E_SSH_LOST", "gone");
+      },
+    });
+    expect(await walked([check("here", { causes }), there])).toEqual([
+      ["here", "pass", null],
+      ["there", "fail", "lost"],
+    ]);
+  });
+
   it("gives a check up at its limit and looks at the next", async () => {
     let aborted = false;
     const hangs = check("hangs", {
