@@ -42,6 +42,7 @@ export function startCli(
     within?: readonly string[];
     /** The command to run instead of this checkout's, such as one that npm has installed. */
     program?: string;
+    cwd?: string;
   } = {},
 ): CliProcess {
   const stdio: ("pipe" | "ignore" | number)[] = [options.stdin ?? "ignore", "pipe", "pipe"];
@@ -49,7 +50,7 @@ export function startCli(
   // A session of its own has no terminal: /dev/tty of whoever runs the tests must not be asked.
   const command = options.program === undefined ? [process.execPath, TOKENFWD] : [options.program];
   const [file = "", ...words] = [...(options.within ?? []), ...command, ...args];
-  const child = spawn(file, words, { env: options.env ?? process.env, stdio, detached: true });
+  const child = spawn(file, words, { env: options.env ?? process.env, stdio, detached: true, cwd: options.cwd });
   const out: Buffer[] = [];
   let err = "";
   const watchers = new Set<() => void>();
@@ -110,7 +111,7 @@ export function startCli(
 /** Runs it to its end. */
 export async function runCli(
   args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv; input?: Buffer | string; fd3?: number } = {},
+  options: { env?: NodeJS.ProcessEnv; input?: Buffer | string; fd3?: number; cwd?: string } = {},
 ): Promise<CliExit> {
   const { input, ...rest } = options;
   const cli = startCli(args, { ...rest, stdin: input === undefined ? "ignore" : "pipe" });

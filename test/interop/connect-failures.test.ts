@@ -8,27 +8,13 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { ownTmp } from "../support/own-mounts.js";
 import { makeSshKey, type Sshd, type SshdOptions } from "../support/sshd.js";
 import { P11KIT_CLIENT as CLIENT } from "./agent-process.js";
 import { runCli } from "./cli-process.js";
 import { connectScene } from "./connect-scene.js";
 
 const root = process.getuid?.() === 0;
-/** sshd with a /tmp and a /run/user of its own, empty but for its directory; `prepare` is shell text that runs before it. */
-const ownTmp = (prepare: string): readonly string[] => [
-  "unshare",
-  "--mount",
-  "--propagation",
-  "private",
-  "sh",
-  "-ec",
-  `d=$(dirname "$5"); mkdir -p /run/user; mount -t tmpfs none /run/user; mount --bind "$(dirname "$d")" /mnt
-mount -t tmpfs -o mode=1777 none "$(dirname "$d")"; mkdir -m 0700 "$d"; mount --bind "/mnt/$(basename "$d")" "$d"; umount /mnt
-${prepare}
-exec "$@"`,
-  "sh",
-];
-
 const scene = connectScene();
 
 interface Refused {

@@ -12,6 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { resultOf, walkDoctor } from "../support/doctor.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { createSoftHsm, type SoftHsm, type SoftHsmOptions } from "../support/softhsm.js";
+import { inDays, replaceCertificate } from "../support/token-certificate.js";
 import { P11KIT_CLIENT } from "./agent-process.js";
 
 const execute = promisify(execFile);
@@ -49,29 +50,6 @@ async function withToken<T>(options: SoftHsmOptions, work: (own: SoftHsm) => Pro
     await own.dispose();
   }
 }
-
-const CA_CONFIG = "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n[any]\n";
-
-/** Writes a certificate of this key (PEM file), good between these days (YYYYMMDD), to the token in the place of the RSA key's own. */
-async function replaceCertificate(own: SoftHsm, keyFile: string, from: string, to: string): Promise<void> {
-  const [pem, der] = [join(own.dir, "other.crt"), join(own.dir, "other.der")];
-  const ca = { cwd: await mkdtemp(join(own.dir, "ca-")) };
-  for (const [name, text] of Object.entries({ config: `${CA_CONFIG}commonName=supplied\n`, index: "", serial: "01\n" }))
-    await writeFile(join(ca.cwd, name), text);
-  await execute("openssl", ["req", "-new", "-key", keyFile, "-subj", "/CN=ops.mcollective", "-out", "csr"], ca);
-  const dates = ["-startdate", `${from}000000Z`, "-enddate", `${to}000000Z`];
-  await execute(
-    "openssl",
-    ["ca", "-config", "config", "-batch", "-selfsign", "-keyfile", keyFile, "-in", "csr", ...dates, "-notext", "-out", pem],
-    ca,
-  );
-  await execute("openssl", ["x509", "-in", pem, "-outform", "DER", "-out", der]);
-  const login = ["--token-label", own.label, "--login", "--pin", own.pin];
-  await own.pkcs11Tool(...login, "--delete-object", "--type", "cert", "--id", "01").catch(() => undefined);
-  await own.pkcs11Tool(...login, "--write-object", der, "--type", "cert", "--id", "01", "--label", "rsa key");
-}
-
-const inDays = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10).replaceAll("-", "");
 
 async function library(name: string, source: string, ...flags: string[]): Promise<string> {
   const [c, so] = [join(dir, `${name}.c`), join(dir, `${name}.so`)];

@@ -1,11 +1,10 @@
 /* What may already lie on our paths on the bastion, and which directory is taken: dead things go, living things stay. */
-import { type ChildProcess, spawn } from "node:child_process";
 import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { contents, openTestForward, rejection, untilContents } from "../support/forward.js";
 import { type Sshd, type SshdOptions, startSshd } from "../support/sshd.js";
+import { deadSocket, startStranger } from "../support/strange-sockets.js";
 
 let sshd: Sshd;
 const cleanUps: (() => Promise<void> | void)[] = [];
@@ -30,40 +29,10 @@ function makeWs(): void {
   chmodSync(join(sshd.runtimeDir, "tokenfwd"), 0o700);
 }
 
-/** A stranger's server on a path: it answers the version byte, or accepts and stays silent. */
-async function stranger(path: string, answers: boolean): Promise<Server> {
-  const sockets: Socket[] = [];
-  const server = createServer((socket) => {
-    sockets.push(socket);
-    socket.on("error", () => {});
-    socket.on("data", () => answers && socket.write(Buffer.from([0])));
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  cleanUps.push(async () => {
-    for (const socket of sockets) socket.destroy();
-    await new Promise<void>((resolve) => server.close(() => resolve()));
-  });
-  return server;
-}
-
-/** A socket file whose server was killed. */
-async function deadSocket(path: string): Promise<void> {
-  const child: ChildProcess = spawn(
-    "python3",
-    [
-      "-c",
-      "import socket,sys,time; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('up',flush=True); time.sleep(600)",
-      path,
-    ],
-    {
-      stdio: ["ignore", "pipe", "ignore"],
-    },
-  );
-  await new Promise((resolve) => child.stdout?.once("data", resolve));
-  const exited = new Promise((resolve) => child.once("exit", resolve));
-  child.kill("SIGKILL");
-  await exited;
-  expect(lstatSync(path).isSocket()).toBe(true);
+/** As in strange-sockets.ts; ended after the test. */
+async function stranger(path: string, answers: boolean): Promise<void> {
+  const server = await startStranger(path, answers);
+  cleanUps.push(() => server.dispose());
 }
 
 describe("our own path", () => {
