@@ -30,9 +30,8 @@ function overlay(file: ConfigFile, findings: Findings): void {
     const mend = "run choria in another directory (tokenfwd choria run --own-dir), or move these lines to the configuration itself";
     findings.add("overlay", "error", text, mend, { source });
   } else if (keys.length > 0) {
-    findings.add("overlay", "note", `${path} overrides ${printable(keys.join(", "), 200)} here and below`, "nothing, if it is meant so", {
-      source,
-    });
+    const text = `${path} overrides ${printable(keys.join(", "), 200)} here and below`;
+    findings.add("overlay", "note", text, "nothing, if it is meant so; tokenfwd choria run wants --own-dir here", { source });
   }
 }
 

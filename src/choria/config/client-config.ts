@@ -21,6 +21,8 @@ export interface ReadClientConfigOptions {
   readonly read: ReadFile;
   /** What `choria --config` would be given, instead of choria's own search. */
   readonly choriaConfig?: string;
+  /** True: where choria would find none, an empty one is taken. Default false. */
+  readonly optional?: boolean;
   /** Whether choria runs as root, whose puppet provider asks Puppet where its files are. Default false. */
   readonly root?: boolean;
 }
@@ -132,6 +134,7 @@ async function findMain(options: ReadClientConfigOptions, read: ReadFile): Promi
   if (choriaConfig !== undefined) {
     throw new TokenfwdError("E_CHORIA_CONFIG", `there is no ${printable(looked[0] ?? "")}`, { hint: "name choria's client configuration" });
   }
+  if (options.optional === true) return { path: LAST_FILE, text: "" };
   throw new TokenfwdError(
     "E_CHORIA_CONFIG",
     `choria has no client configuration here; looked at ${looked.map((one) => printable(one)).join(", ")}`,

@@ -7,6 +7,7 @@ import type { Command } from "commander";
 import { usage } from "../options.js";
 import { addCheck } from "./check-options.js";
 import { addConfig } from "./config-options.js";
+import { addPing } from "./ping-options.js";
 import { addRelay } from "./relay-options.js";
 import { addRun } from "./run-options.js";
 import { addSignRequest } from "./sign-request-options.js";
@@ -40,7 +41,7 @@ export function choriaStart(words: Words, ended: (status: number) => void): Chor
 /** What adds one command to the group. */
 export type AddChoriaCommand = (group: Command, start: ChoriaStart) => void;
 
-const COMMANDS: readonly AddChoriaCommand[] = [addRun, addSignRequest, addSigner, addRelay, addCheck, addConfig, addTlsHandshake];
+const COMMANDS: readonly AddChoriaCommand[] = [addRun, addPing, addSignRequest, addSigner, addRelay, addCheck, addConfig, addTlsHandshake];
 
 /** Adds the group with all its commands. */
 export function addChoriaCommands(program: Command, start: ChoriaStart): void {
