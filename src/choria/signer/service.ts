@@ -75,7 +75,9 @@ export function createSignerService(options: SignerServiceOptions): SignerServic
   // It never listens: connections are handed to it, and Node keeps no time for such ones, so we do.
   const http = createServer({ maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 });
   http.on("request", (request, response) => void handle(request, response));
+  // Whatever a client expects first: it gets the answer to its request, or none.
   http.on("checkContinue", (request, response) => void handle(request, response));
+  http.on("checkExpectation", (request, response) => void handle(request, response));
   http.on("clientError", (_error, stream) => {
     told(bad400);
     if (stream.writable) stream.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");

@@ -201,6 +201,13 @@ describe("createSignerService", () => {
     expect(asked).toEqual([]);
   });
 
+  it("answers a client that expects something first as it answers every other", async () => {
+    for (const Expect of ["100-continue", "a miracle"]) {
+      expect((await post({ headers: { Expect } })).status, Expect).toBe("HTTP/1.1 200 OK");
+      expect((await post({ headers: { Expect, Host: "x" } })).head, Expect).toMatch(/^HTTP\/1.1 400 Bad Request\r\n/);
+    }
+  });
+
   it("takes a body in pieces, and stops reading one that goes on too long", async () => {
     const text = JSON.stringify(BODY);
     const chunked = [...text].map((character) => `1\r\n${character}\r\n`).join("");
