@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
+import { TokenfwdError } from "../base/errors.js";
 import { createEmitter, type Emitter } from "../base/events.js";
 import { noteSignature } from "../base/heap.js";
 import { localContext } from "../cryptoki/local-context.js";
@@ -108,6 +109,17 @@ export interface AgentPort {
   close(): Promise<void>;
 }
 
+/**
+ * The processes with the module. Where there are several, none may change what another has seen: nothing but the workstation's PIN
+ * logs in, and nobody writes to the token. The command line says so better (cli/options.ts). Throws E_BUG.
+ */
+function poolOf({ host, profile, pinMode }: AgentOptions): readonly TokenHost[] {
+  const { others = [] } = host;
+  if (others.length > 0 && (profile === "full" || pinMode === "client"))
+    throw new TokenfwdError("E_BUG", "a pool of hosts with PINs of clients, or with the profile full");
+  return [host, ...others];
+}
+
 /** An agent over a token host. Throws what `inspectToken` and `exposeKey` throw. */
 export async function createAgent(options: AgentOptions): Promise<AgentPort> {
   const { host, profile } = options;
@@ -115,6 +127,8 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
   const selector = options.token ?? null;
   const inspection = options.inspection ?? (await inspectToken(host, selector));
   const exposure = exposeKey(options.key, inspection);
+  const hosts = poolOf(options);
+  const touches = createEmitter<Pick<HostEvents, "touch">>();
   const broker = createTokenBroker(host, options.pinMode);
   const events = createEmitter<AgentEvents>();
   const open = new Map<Attachment, { readonly destination: string; readonly done: Promise<void> }>();
@@ -124,7 +138,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
 
   // With every token of the module in play, slots come and go as the module says; else only the chosen ones exist.
   const everySlot = selector === null && options.key === "all";
-  const watch = watchTokens(host, inspection.tokens, stopping.signal);
+  const watch = watchTokens(hosts, inspection.tokens, stopping.signal);
   const slotVisible = (slot: bigint) => everySlot || (exposure.slots.has(slot) && watch.isSame(slot));
   const visibility = {
     slot: slotVisible,
@@ -138,17 +152,20 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
   const stops = [
     slotEvents.close,
     watch.close,
-    host.events.on("epoch", clock.changed),
-    host.events.on("token-gone", clock.changed),
-    host.events.on("token-in", clock.changed),
+    ...hosts.flatMap((one) => [
+      one.events.on("epoch", clock.changed),
+      one.events.on("token-gone", clock.changed),
+      one.events.on("token-in", clock.changed),
+      one.events.on("touch", (touch) => touches.emit("touch", touch)),
+      one.events.on("prompt", ({ client, ...prompt }) => {
+        const what = client === undefined ? null : beingSigned.of(client);
+        events.emit("prompt", what === null ? prompt : { ...prompt, what });
+      }),
+      one.events.on("unlock-failed", (failed) => events.emit("unlock-failed", failed)),
+      one.events.on("fault", (fault) => events.emit("fault", fault)),
+    ]),
     // A slot opens again some time after its token came.
     watch.onSame(clock.changed),
-    host.events.on("prompt", ({ client, ...prompt }) => {
-      const what = client === undefined ? null : beingSigned.of(client);
-      events.emit("prompt", what === null ? prompt : { ...prompt, what });
-    }),
-    host.events.on("unlock-failed", (failed) => events.emit("unlock-failed", failed)),
-    host.events.on("fault", (fault) => events.emit("fault", fault)),
   ];
 
   function attach(stream: Duplex, given: Omit<Origin, "connectId">, connectId = randomBytes(8).toString("hex")): Attachment {
@@ -220,7 +237,7 @@ export async function createAgent(options: AgentOptions): Promise<AgentPort> {
         loggedIn: own.loggedIn,
         epoch,
         slotEvents: slotEvents.events,
-        touches: host.events,
+        touches,
         describe: options.describe ?? {},
         onRefused: refused,
         onSigning: (what) => beingSigned.begin(client, what),

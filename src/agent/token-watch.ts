@@ -14,8 +14,26 @@ export interface TokenWatch {
   close(): void;
 }
 
-/** Watches these tokens, told apart by model, manufacturer, serial and label (their URI). */
-export function watchTokens(host: TokenHost, tokens: readonly TokenSummary[], signal: AbortSignal): TokenWatch {
+/** Watches these tokens, told apart by model, manufacturer, serial and label (their URI), in every process of the module. */
+export function watchTokens(hosts: readonly TokenHost[], tokens: readonly TokenSummary[], signal: AbortSignal): TokenWatch {
+  const watches = hosts.map((host) => watchHost(host, tokens, signal));
+  const isSame = (slot: bigint) => watches.every((watch) => watch.isSame(slot));
+  return {
+    isSame,
+    onSame(listener) {
+      // The last of them opens the slot.
+      const stops = watches.map((watch) => watch.onSame((slot) => isSame(slot) && listener(slot)));
+      return () => {
+        for (const stop of stops) stop();
+      };
+    },
+    close() {
+      for (const watch of watches) watch.close();
+    },
+  };
+}
+
+function watchHost(host: TokenHost, tokens: readonly TokenSummary[], signal: AbortSignal): TokenWatch {
   const uris = new Map(tokens.map((token) => [token.slot, token.uri]));
   const closed = new Set<bigint>();
   const listeners = new Set<(slot: bigint) => void>();

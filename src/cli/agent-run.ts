@@ -47,9 +47,9 @@ export async function agentRun(options: AgentRunOptions, around: AgentRunSurroun
   let status = 0;
   let ready = false;
   try {
-    const { token, profile, allowRawRsa, pinSource, holdMs } = options;
+    const { token, profile, allowRawRsa, pinSource, holdMs, hosts } = options;
     const { signal } = lifetime;
-    const starting = parts.openModule({ modulePath: options.module, token, pinSource, holdMs, signal, log, found: ui.line });
+    const starting = parts.openModule({ modulePath: options.module, token, pinSource, holdMs, hosts, signal, log, found: ui.line });
     const host = await lifetime.wait(starting, (late) => late.close());
     lifetime.defer(() => host.close());
     const pinMode = pinSource.kind === "client" ? "client" : "ask";

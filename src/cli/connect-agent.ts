@@ -22,8 +22,8 @@ export async function serveAgent(
   const { events, lifetime, log } = around;
   const { signal } = lifetime;
   const { token, pinSource } = options;
-  const { holdMs } = options;
-  const starting = parts.openModule({ modulePath: options.module, token, pinSource, holdMs, signal, log, found: ui.line });
+  const { holdMs, hosts } = options;
+  const starting = parts.openModule({ modulePath: options.module, token, pinSource, holdMs, hosts, signal, log, found: ui.line });
   const host = await lifetime.wait(starting, (late) => late.close());
   lifetime.defer(() => host.close());
   const unlock = await unlockWhen(options, host);

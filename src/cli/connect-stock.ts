@@ -26,6 +26,7 @@ export function checkStockOptions(raw: RawConnectOptions): void {
   if (raw.pinSource !== undefined)
     refuse("--pin-source", "programs on the bastion ask for the PIN and send it over the connection", leaveOut("--pin-source"));
   if (raw.hold !== undefined) refuse("--hold", "a stock server keeps the module open", leaveOut("--hold"));
+  if (raw.hosts !== undefined) refuse("--hosts", "a stock server starts a process for each program", leaveOut("--hosts"));
   if (raw.unlock === "now")
     refuse("--unlock now", "each program logs in by itself, with a PIN of its own", "use --unlock later, or leave out --stock");
   if (raw.key !== undefined && raw.key !== "all")

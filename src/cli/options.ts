@@ -7,6 +7,7 @@ import type { Profile } from "../agent/policy.js";
 import { TokenfwdError } from "../base/errors.js";
 import { parseSelector } from "../cryptoki/uri.js";
 import type { PinSource } from "../token/host/host.js";
+import { MAX_HOSTS } from "../token/host/pool.js";
 
 /** Long enough for a person at work, short enough for the next program that wants the card. */
 const HOLD_MS = 60_000;
@@ -24,6 +25,8 @@ export interface TokenOptions {
   readonly allowRawRsa: boolean;
   /** A token that nobody uses is released after so long; null: never. */
   readonly holdMs: number | null;
+  /** Processes with the module. */
+  readonly hosts: number;
 }
 
 /** The shared options as the command line gives them. */
@@ -35,6 +38,7 @@ export interface RawTokenOptions {
   readonly policy?: string;
   readonly allowRawRsa?: boolean;
   readonly hold?: string;
+  readonly hosts?: string;
 }
 
 /** Checks the shared options. Throws E_USAGE, E_MODULE or E_PIN_SOURCE. */
@@ -53,7 +57,18 @@ export function checkTokenOptions(raw: RawTokenOptions): TokenOptions {
     profile: parseProfile(raw.policy ?? "sign"),
     allowRawRsa: raw.allowRawRsa === true,
     holdMs: raw.hold === undefined ? HOLD_MS : parseHold(raw.hold),
+    hosts: checkHosts(raw),
   };
+}
+
+/** Several processes with one token see what they have seen: nobody may change it under them, and only the workstation's PIN logs them in. */
+function checkHosts({ hosts = "1", pinSource, policy }: RawTokenOptions): number {
+  const count = parseNumber(hosts, "--hosts", 1, MAX_HOSTS);
+  if (count > 1 && pinSource === "client")
+    throw usage("--hosts and --pin-source client exclude one another", "let the PIN be asked for here, or leave --hosts out");
+  if (count > 1 && policy === "full")
+    throw usage("--hosts is for signing, and --policy full lets the token be changed", "leave one of the two out");
+  return count;
 }
 
 function checkUri(text: string, option: string): void {

@@ -72,6 +72,10 @@ function withTokenOptions(command: Command): Command {
     .option("--hold <seconds>", "release a token that nobody uses after so long, or forever: keep it (default: 60)");
 }
 
+function withHosts(command: Command): Command {
+  return command.option("--hosts <n>", "processes with the module, for modules that work in parallel: HSMs, software tokens (default: 1)");
+}
+
 function withSshOptions(command: Command): Command {
   return command
     .option("--ssh-option <key=value>", "an ssh_config option, repeatable", collected, [])
@@ -89,7 +93,7 @@ export function createProgram(handlers: Handlers): Command {
   const program = newProgram("Use the hardware token in your workstation from a bastion.", PROGRAM_HELP);
 
   const connect = withSshOptions(
-    withTokenOptions(program.command("connect").description("put the token on a bastion, until Ctrl-C or the end of CMD")),
+    withHosts(withTokenOptions(program.command("connect").description("put the token on a bastion, until Ctrl-C or the end of CMD"))),
   )
     .argument("<destination>", "as ssh takes it: a Host of ssh_config, host or user@host")
     .usage("[options] <destination> [-- CMD...]")
@@ -115,7 +119,7 @@ export function createProgram(handlers: Handlers): Command {
   connect.action((destination: string, options: RawConnectOptions) => handlers.connect(destination, options));
 
   const agent = program.command("agent").description("serve the token on a socket of this workstation");
-  const run = withTokenOptions(agent.command("run").description("serve it in the foreground"))
+  const run = withHosts(withTokenOptions(agent.command("run").description("serve it in the foreground")))
     .option("--socket <path>", "the socket (default: $XDG_RUNTIME_DIR/tokenfwd/agent.sock)")
     .option("--trace <file>", "write down every call, secrets left out; read it with trace show")
     .option("--json", "events as JSON lines on stdout")

@@ -21,7 +21,7 @@ export interface Visibility {
   readonly attribute: (object: ObjectView, type: number) => boolean;
 }
 
-/** What all clients of a host have in common. */
+/** What all clients of one process of the module have in common. */
 export interface Shared {
   readonly host: TokenHost;
   readonly desk: LoginDesk;
@@ -30,7 +30,7 @@ export interface Shared {
   readonly proofs: SignProofs;
   /** What real handles of a slot depend on now. */
   age(slot: bigint): HandleAge;
-  /** The session tables of all clients that are open. */
+  /** The session tables of its clients that are open. */
   readonly tables: Set<SessionTable>;
 }
 
@@ -40,15 +40,25 @@ export interface TokenBroker {
   readonly login: LoginDesk;
 }
 
-/** A broker over a host. It owns nothing that needs closing: clients own their sessions, the host its process. */
+/**
+ * A broker over a host, or a pool of them: a client stays on one, the one with the fewest clients when it comes. It owns nothing that
+ * needs closing: clients own their sessions, the hosts their processes.
+ */
 export function createTokenBroker(module: TokenHost, pinMode: PinMode): TokenBroker {
+  const first = shareHost(module, pinMode, null);
+  const all = [first, ...(module.others ?? []).map((other) => shareHost(other, pinMode, first.desk))];
+  const emptiest = () => all.reduce((best, one) => (one.tables.size < best.tables.size ? one : best));
+  return { login: first.desk, createClient: (client, visibility) => createClientCryptoki(emptiest(), client, visibility) };
+}
+
+function shareHost(module: TokenHost, pinMode: PinMode, firstDesk: LoginDesk | null): Shared {
   const lease = createKeyLease(module);
   const { host } = lease;
   // Past the lease: who has it may have to wait for a log-in that another client has begun.
-  const desk = createLoginDesk(module, pinMode);
+  const desk = createLoginDesk(module, pinMode, firstDesk);
   const tables = new Set<SessionTable>();
   host.keep((quietMs) => [...tables].some((table) => isInUse(table, pinMode, host.epoch, quietMs)));
-  const shared: Shared = {
+  return {
     host,
     desk,
     lease,
@@ -57,7 +67,6 @@ export function createTokenBroker(module: TokenHost, pinMode: PinMode): TokenBro
     age: (slot) => ({ epoch: host.epoch, loginGeneration: desk.generation(slot) }),
     tables,
   };
-  return { login: desk, createClient: (client, visibility) => createClientCryptoki(shared, client, visibility) };
 }
 
 /** An operation that nobody has gone on with for so long is given up when the token is released. */

@@ -71,11 +71,17 @@ export interface LoginDesk {
   drop(slot: bigint, open: OpenSession | null, ctx: CallContext): Promise<void>;
   /** Forgets a client that has gone. */
   leave(client: string): void;
+  /** True when the workstation has unlocked the token for the destination. */
+  isUnlockedFor(slot: bigint, ctx: CallContext): boolean;
   /** Unlocks for this destination without a client's C_Login: `--unlock now`. */
   unlock(slot: bigint, ctx: CallContext): Promise<UnlockResult>;
 }
 
-export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
+/**
+ * The desk of one host. `first` is that of the first host of a pool (mode `ask`): it asks the person and knows who is unlocked, and
+ * this one makes its host's own log-in after it.
+ */
+export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk | null = null): LoginDesk {
   const slots = new Map<bigint, SlotState>();
   const refusals = new Map<string, { readonly rv: number; readonly untilMs: number }>();
   const gate = createPinGate(host);
@@ -102,7 +108,11 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   /** The real log-in alone is not enough: another destination, or a client with a PIN of its own, may have made it since. */
   function isIn(slot: bigint, userType: bigint, ctx: CallContext): boolean {
     const state = stateOf(slot);
-    return isReal(state, userType) && (mode === "ask" ? state.unlocked.has(destinationKey(ctx.origin)) : state.clients.has(ctx.client));
+    return isReal(state, userType) && (mode === "ask" ? isUnlockedFor(slot, ctx) : state.clients.has(ctx.client));
+  }
+
+  function isUnlockedFor(slot: bigint, ctx: CallContext): boolean {
+    return first === null ? stateOf(slot).unlocked.has(destinationKey(ctx.origin)) : first.isUnlockedFor(slot, ctx);
   }
 
   function setReal(state: SlotState, userType: bigint | null): void {
@@ -124,21 +134,15 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
   async function unlock(slot: bigint, ctx: CallContext, lost = false): Promise<UnlockResult> {
     const state = stateOf(slot);
     const key = destinationKey(ctx.origin);
-    if (isReal(state, CKU.CKU_USER) && state.unlocked.has(key)) return { rv: CKR.CKR_OK, asked: false };
+    if (isReal(state, CKU.CKU_USER) && isUnlockedFor(slot, ctx)) return { rv: CKR.CKR_OK, asked: false };
     const who = whoAsks(ctx.origin);
+    if (first !== null) return unlockAfter(first, slot, who, lost, ctx);
     return questions.ask(`${slot}/${key}`, ctx.signal, async (signal) => {
       const inner = { ...ctx, signal };
       // Another destination has unlocked the token: this one needs a yes, not the PIN.
       if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
-      const { removals } = state;
-      const anchor = await anchorOf(slot, inner);
-      if (anchor.rv !== CKR.CKR_OK) return { rv: anchor.rv, asked: false };
-      // It was opened again for this, and another token may lie there: no PIN of the first one for that.
-      if (state.removals !== removals) return { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
-      const result = await unlockAnchored(slot, anchor.handle, who, lost, inner);
+      const result = await unlockReally(slot, who, lost, inner);
       if (result.rv !== CKR.CKR_OK) return result;
-      // It was pulled before we heard that it is unlocked.
-      if (state.removals !== removals) return { ...result, rv: CKR.CKR_DEVICE_REMOVED };
       // While this one waited in line another may have been asked: then nobody has said yes to this one.
       const othersAnswered = !result.asked && !state.unlocked.has(key) && state.unlocked.size > 0;
       if (!isReal(state, CKU.CKU_USER)) setReal(state, CKU.CKU_USER);
@@ -146,6 +150,32 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       state.unlocked.add(key);
       return result;
     });
+  }
+
+  /** In another host than the first, once the first has the token open for this destination. */
+  async function unlockAfter(desk: LoginDesk, slot: bigint, who: string, lost: boolean, ctx: CallContext): Promise<UnlockResult> {
+    const granted = await desk.unlock(slot, ctx);
+    if (granted.rv !== CKR.CKR_OK) return granted;
+    return questions.ask(String(slot), ctx.signal, async (signal) => {
+      const state = stateOf(slot);
+      if (isReal(state, CKU.CKU_USER)) return granted;
+      const result = await unlockReally(slot, who, lost, { ...ctx, signal });
+      if (result.rv === CKR.CKR_OK && !isReal(state, CKU.CKU_USER)) setReal(state, CKU.CKU_USER);
+      return { ...result, asked: granted.asked || result.asked };
+    });
+  }
+
+  /** The log-in of the host, for the token that was there before. */
+  async function unlockReally(slot: bigint, who: string, lost: boolean, ctx: CallContext): Promise<UnlockResult> {
+    const state = stateOf(slot);
+    const { removals } = state;
+    const anchor = await anchorOf(slot, ctx);
+    if (anchor.rv !== CKR.CKR_OK) return { rv: anchor.rv, asked: false };
+    // It was opened again for this, and another token may lie there: no PIN of the first one for that.
+    if (state.removals !== removals) return { rv: CKR.CKR_DEVICE_REMOVED, asked: false };
+    const result = await unlockAnchored(slot, anchor.handle, who, lost, ctx);
+    // It was pulled before we heard that it is unlocked.
+    return result.rv === CKR.CKR_OK && state.removals !== removals ? { ...result, rv: CKR.CKR_DEVICE_REMOVED } : result;
   }
 
   /** Through the anchor, which is opened again where the card has lost it. */
@@ -290,6 +320,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode): LoginDesk {
       });
     },
     isIn,
+    isUnlockedFor,
     async renew(slot, userType, ctx, lost) {
       const state = stateOf(slot);
       if (lost !== null && state.real !== null) setReal(state, null);

@@ -6,6 +6,8 @@
  *   C_Sign hang             never return
  *   C_Sign abort            end the process
  *   C_Sign rv a4            answer this CK_RV (hex) and forward nothing
+ *   C_Sign meet 2           wait until so many such calls have come, in whatever processes; CKR_FUNCTION_FAILED after 20 s
+ *   C_Sign alone x          in a second process: CKR_GENERAL_ERROR
  *   C_Sign print TEXT       write TEXT and an escape sequence to stdout and stderr, then forward
  *   load abort | load hang  the same for C_GetFunctionList
  *   C_Sign length 9         say that the answer has this many bytes (hex), whatever was written
@@ -132,6 +134,27 @@ static long tries(long spent)
   return left;
 }
 
+/* Adds a line to the file beside SHIM_STATE and answers how many it has. */
+static int count_line(const char *suffix, int add)
+{
+  char path[512], line[64];
+  const char *state = getenv("SHIM_STATE");
+  FILE *file;
+  int lines = 0;
+  snprintf(path, sizeof path, "%s.%s", state ? state : "/nowhere", suffix);
+  if (add && (file = fopen(path, "a")))
+  {
+    fprintf(file, "%d\n", (int)getpid());
+    fclose(file);
+  }
+  if (!(file = fopen(path, "r")))
+    return 0;
+  while (fgets(line, sizeof line, file))
+    lines++;
+  fclose(file);
+  return lines;
+}
+
 /* Carries out the rules for this call; true when *rv is the answer. */
 static int fault(const char *call, CK_RV *rv)
 {
@@ -155,6 +178,22 @@ static int fault(const char *call, CK_RV *rv)
         pause();
     else if (!strcmp(what, "abort"))
       abort();
+    else if (!strcmp(what, "meet"))
+    {
+      int waited, here = count_line("meet", 1);
+      for (waited = 0; here < atoi(line + rest) && waited < 2000; waited++)
+      {
+        usleep(10000);
+        here = count_line("meet", 0);
+      }
+      *rv = CKR_FUNCTION_FAILED;
+      answered = here < atoi(line + rest);
+    }
+    else if (!strcmp(what, "alone"))
+    {
+      *rv = CKR_GENERAL_ERROR;
+      answered = count_line("alone", 1) > 1;
+    }
     else if (!strcmp(what, "rv"))
     {
       *rv = strtoul(line + rest, NULL, 16);

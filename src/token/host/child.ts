@@ -2,8 +2,9 @@
  * One life of a token host process: starts it, carries messages, ends it. It owns the process and its pipes and nothing
  * else; who restarts what and what a death means is the supervisor's business (host.ts).
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import type { Socket } from "node:net";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { Log } from "../../base/log.js";
@@ -17,6 +18,8 @@ const MAX_LINE_BYTES = 2000;
 export interface HostChildOptions {
   /** A descriptor of this process that the host shall have as 4, or null. */
   readonly pinDescriptor: number | null;
+  /** Whether it lends its PIN to other hosts of the module, or borrows theirs (pin-link.ts). */
+  readonly pinLink: "lends" | "borrows" | null;
   readonly log: Log;
   onMessage(message: FromHost): void;
   /** Called once, with how it ended in words. */
@@ -27,6 +30,10 @@ export interface HostChild {
   readonly pid: number | undefined;
   /** `secret`: the bytes are wiped once they are written. `now`: the host waits for nothing else. */
   send(message: ToHost, how?: { readonly secret?: boolean; readonly now?: boolean }): void;
+  /** The lender's end of the pipe to a host that borrows, for `lendTo` of another; null for any other host. Nothing may be read from it here. */
+  readonly lenderEnd: Socket | null;
+  /** Hands the end on to a host that lends, and keeps nothing of it. */
+  lendTo(lenderEnd: Socket): void;
   /** SIGKILL; `onExit` follows. */
   kill(): void;
   /** Asks it to end, kills it when it does not; resolves when it is gone. */
@@ -51,12 +58,15 @@ function capture(stream: Readable, name: string, log: Log): void {
   stream.on("error", () => {});
 }
 
-export function startHostChild({ pinDescriptor, log, onMessage, onExit }: HostChildOptions): HostChild {
+export function startHostChild({ pinDescriptor, pinLink, log, onMessage, onExit }: HostChildOptions): HostChild {
+  const pinStdio = pinDescriptor === null ? [] : [pinDescriptor];
+  const extraStdio = pinLink === null ? pinStdio : [pinDescriptor ?? "ignore", pinLink === "lends" ? "ipc" : "pipe"];
   // Without a shell and without a group of its own: it shares our terminal, so that it can ask on it.
   const child: ChildProcess = spawn(process.execPath, [programPath()], {
-    stdio: ["ignore", "pipe", "pipe", "pipe", ...(pinDescriptor === null ? [] : [pinDescriptor])],
+    stdio: ["ignore", "pipe", "pipe", "pipe", ...extraStdio] as StdioOptions,
   });
-  const pipe = child.stdio[3] as Duplex;
+  const stdio: readonly unknown[] = child.stdio;
+  const pipe = stdio[3] as Duplex;
   const decoder = createFrameDecoder();
   if (child.stdout) capture(child.stdout, "stdout", log);
   if (child.stderr) capture(child.stderr, "stderr", log);
@@ -102,6 +112,12 @@ export function startHostChild({ pinDescriptor, log, onMessage, onExit }: HostCh
       }
       if (secret) pipe.write(frame, () => frame.fill(0));
       else pipe.write(frame);
+    },
+    lenderEnd: pinLink === "borrows" ? (stdio[5] as Socket) : null,
+    lendTo(lenderEnd) {
+      // Once it is sent, nothing of it is here but a stream without a pipe, which its own process's end waits for.
+      if (!child.connected) lenderEnd.destroy();
+      else child.send("a borrower", lenderEnd, { keepOpen: false }, () => lenderEnd.destroy());
     },
     kill: () => void child.kill("SIGKILL"),
     async close() {

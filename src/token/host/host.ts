@@ -11,8 +11,9 @@ import { printable } from "../../base/printable.js";
 import type { CallClass } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { CallContext, CallResult, Cryptoki, CryptokiEvents } from "../../cryptoki/types.js";
-import type { HostStep, PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
+import type { HostPinSource, HostStep, PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
 import { checkModuleFile } from "./module-file.js";
+import type { PoolPlace } from "./pool-place.js";
 import { createSupervisor, type Supervisor } from "./supervisor.js";
 
 export type { HostStep, PinSource, UnlockRequest, UnlockResult } from "./messages.js";
@@ -81,6 +82,8 @@ export interface TokenHost extends AsyncDisposable {
   /** Of the process that holds the module; undefined while there is none. */
   readonly pid: number | undefined;
   readonly events: Emitter<HostEvents>;
+  /** The other processes with the same module, where there is a pool (pool.ts); `close` of this one closes them too. */
+  readonly others?: readonly TokenHost[];
   /** Releases the module and ends the process; calls that wait answer CKR_CRYPTOKI_NOT_INITIALIZED. Safe to call twice. */
   close(): Promise<void>;
 }
@@ -89,7 +92,7 @@ const CONFIRM_TIMEOUT_MS = 60_000;
 
 const CANCELLED: UnlockResult = { rv: CKR.CKR_FUNCTION_CANCELED, asked: false, reason: "cancelled" };
 
-function checkDescriptor(source: PinSource): number | null {
+function checkDescriptor(source: HostPinSource): number | null {
   if (source.kind !== "fd") return null;
   try {
     fstatSync(source.fd);
@@ -108,7 +111,16 @@ function checkDescriptor(source: PinSource): number | null {
  * signal's reason.
  */
 export async function createTokenHost(options: TokenHostOptions): Promise<TokenHost> {
-  const { pinSource, log = silentLog } = options;
+  return (await startTokenHost(options, null)).host;
+}
+
+/** A host at its place in a pool, and what the pool needs of it (pool.ts). Rejects as createTokenHost does. */
+export async function startTokenHost(
+  options: TokenHostOptions,
+  pool: PoolPlace | null,
+): Promise<{ readonly host: TokenHost; readonly supervisor: Supervisor }> {
+  const { log = silentLog } = options;
+  const pinSource: HostPinSource = pool === null || pool.first === null ? options.pinSource : { kind: "first-host" };
   const modulePath = checkModuleFile(options.modulePath);
   const pinDescriptor = checkDescriptor(pinSource);
   const events = createEmitter<HostEvents>();
@@ -118,6 +130,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
       kind: "start",
       modulePath: options.modulePath,
       pinSource,
+      lends: pool?.first === null,
       pinentry: options.pinentry || process.env["TOKENFWD_PINENTRY"] || null,
     },
     shownPath: printable(modulePath),
@@ -126,6 +139,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     ...(options.loadTimeoutMs === undefined ? {} : { loadTimeoutMs: options.loadTimeoutMs }),
     ...(options.touchNoticeMs === undefined ? {} : { touchNoticeMs: options.touchNoticeMs }),
     holdMs: options.holdMs ?? null,
+    pool,
     log,
     events,
   });
@@ -148,7 +162,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
   }
 
   const close = () => supervisor.close();
-  return {
+  const host: TokenHost = {
     cryptoki: { call: supervisor.call, events, close: async () => {} },
     pair: supervisor.pair,
     keep: supervisor.keep,
@@ -166,6 +180,7 @@ export async function createTokenHost(options: TokenHostOptions): Promise<TokenH
     close,
     [Symbol.asyncDispose]: close,
   };
+  return { host, supervisor };
 }
 
 /** Waits for the module. A process in which one hangs would not notice our end, so it is ended before we give up. */

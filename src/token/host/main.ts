@@ -4,6 +4,7 @@
  * from outside when it waits too long. It must never write a PIN anywhere, never act on anything but its pipe and the
  * person, and never outlive its agent: it ends when the pipe does, or when the call it is blocked in returns.
  */
+import { Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
 import { keepHeapSmall } from "../../base/heap.js";
 import { wipeable } from "../../base/secret.js";
@@ -16,6 +17,7 @@ import type { Asker } from "./asker.js";
 import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
 import type { FromHost, HostStep, ToHost } from "./messages.js";
 import { checkPinFile } from "./pin-file.js";
+import { createPinBorrower, lendOver } from "./pin-link.js";
 import { createPinentry, findPinentry } from "./pinentry.js";
 import { createPipeEnd } from "./pipe-end.js";
 import { createPresence, type Presence } from "./presence.js";
@@ -24,6 +26,8 @@ import { createUnlocker, type Unlocker } from "./unlocker.js";
 
 const PIPE_FD = 3;
 const PIN_FD = 4;
+/** Of a host that borrows: the pipe to the one that lends. */
+const LINK_FD = 5;
 /** How often a token that is in use is looked for when nobody calls: its PIN goes when it goes. */
 const PRESENCE_INTERVAL_MS = 3000;
 /** And one that was pulled. */
@@ -90,7 +94,7 @@ function guarded(driver: TokenDriver): TokenDriver {
   };
 }
 
-function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "start" }>): void {
+function start({ modulePath, pinSource, pinentry, lends }: Extract<ToHost, { kind: "start" }>): void {
   try {
     if (pinSource.kind === "file") checkPinFile(pinSource.path);
     const driver = createDriver(modulePath, () => running?.presence.recheck());
@@ -104,6 +108,8 @@ function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "sta
     const unlocker = createUnlocker({
       driver: own,
       source: pinSource,
+      lends,
+      borrower: pinSource.kind === "first-host" ? createPinBorrower(new Socket({ fd: LINK_FD, readable: true, writable: true })) : null,
       descriptor: PIN_FD,
       askers,
       notify: (prompt, terminal) => send({ kind: "prompt", prompt, terminal }),
@@ -116,6 +122,7 @@ function start({ modulePath, pinSource, pinentry }: Extract<ToHost, { kind: "sta
       },
     });
     running = { driver, unlocker, presence };
+    if (lends) process.on("message", (_message, link) => link instanceof Socket && lendOver(link, unlocker.lend));
     let lookedMs = Date.now();
     setInterval(() => {
       // A token that was released is left alone, for another program may have it.

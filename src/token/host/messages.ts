@@ -13,6 +13,9 @@ export type PinSource =
   | { readonly kind: "fd"; readonly fd: number }
   | { readonly kind: "client" };
 
+/** Where a host's PIN comes from: the source, or the first host of the same module, which has seen it accepted. */
+export type HostPinSource = PinSource | { readonly kind: "first-host" };
+
 export interface UnlockRequest {
   readonly slot: bigint;
   /** A real session of this slot. */
@@ -59,7 +62,14 @@ export interface HostStep {
  * one crossing: `first` is made, and the call itself only when that answered CKR_OK. `withdraw` drops a call that has not begun.
  */
 export type ToHost =
-  | { readonly kind: "start"; readonly modulePath: string; readonly pinSource: PinSource; readonly pinentry: string | null }
+  | {
+      readonly kind: "start";
+      readonly modulePath: string;
+      readonly pinSource: HostPinSource;
+      readonly pinentry: string | null;
+      /** Keeps an accepted PIN whatever its source, for the hosts that borrow it. */
+      readonly lends: boolean;
+    }
   | { readonly kind: "call"; readonly id: number; readonly name: CallName; readonly args: object; readonly first?: HostStep }
   | { readonly kind: "withdraw"; readonly id: number }
   | { readonly kind: "unlock"; readonly id: number; readonly request: UnlockRequest }

@@ -15,6 +15,8 @@ export interface TokenKey {
 export interface PinStore {
   /** The PIN this token accepted, still the store's; null where there is none, or for another token in the slot. */
   accepted(token: TokenKey): SecretBytes | null;
+  /** The same without a consequence: another host may ask for another token. */
+  lendable(token: TokenKey): SecretBytes | null;
   /** Takes over a PIN that the token has just accepted. */
   keep(token: TokenKey, pin: SecretBytes): void;
   /** Wipes the PIN of this slot and remembers nothing of it. */
@@ -48,6 +50,10 @@ export function createPinStore(): PinStore {
       if (entry.identity === token.identity) return entry.pin;
       wipe(token.slot);
       return null;
+    },
+    lendable(token) {
+      const entry = kept.get(token.slot);
+      return entry?.identity === token.identity ? entry.pin : null;
     },
     keep(token, pin) {
       if (kept.get(token.slot)?.pin !== pin) wipe(token.slot);

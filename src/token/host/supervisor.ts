@@ -17,6 +17,7 @@ import { createFaultCounter, DEADLINES_MS, LOAD_DEADLINE_MS, TOUCH_NOTICE_MS } f
 import { createHold } from "./hold.js";
 import type { HostEvents, KeepGuard, PairAnswer } from "./host.js";
 import type { FromHost, HostStep, ToHost } from "./messages.js";
+import type { PinLender, PoolPlace } from "./pool-place.js";
 import { restoreTerminal } from "./terminal.js";
 import { createTouchWatch } from "./touch-watch.js";
 
@@ -30,13 +31,15 @@ export interface SupervisorOptions {
   readonly touchNoticeMs?: number;
   /** See TokenHostOptions. */
   readonly holdMs: number | null;
+  /** Null: there is one host alone. */
+  readonly pool: PoolPlace | null;
   readonly log: Log;
   readonly events: Emitter<HostEvents>;
 }
 
 type Reply = Extract<FromHost, { kind: "unlocked" | "answer" }>;
 
-export interface Supervisor {
+export interface Supervisor extends PinLender {
   /** Resolves when the module is loaded for the first time; rejects with what went wrong, and nothing is left. */
   readonly ready: Promise<void>;
   call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>>;
@@ -46,15 +49,18 @@ export interface Supervisor {
   request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null>;
   readonly epoch: number;
   readonly pid: number | undefined;
+  /** Ends the process, as a fault with this reason; it is started again as after any other. */
+  restart(reason: string): void;
   /** See TokenHost. */
   keep(guard: KeepGuard): void;
   close(): Promise<void>;
 }
 
 export function createSupervisor(options: SupervisorOptions): Supervisor {
-  const { start, shownPath, events, log, loadTimeoutMs = LOAD_DEADLINE_MS } = options;
+  const { shownPath, events, log, loadTimeoutMs = LOAD_DEADLINE_MS } = options;
   const deadlines = { ...DEADLINES_MS, ...options.deadlinesMs };
   const touch = createTouchWatch(events, options.touchNoticeMs ?? TOUCH_NOTICE_MS);
+  const lender = options.pool?.first ?? null;
   const requests = new Map<number, (reply: Reply | null) => void>();
   /** Requests that wait for the process to be ready. */
   const waiting = new Set<(ready: boolean) => void>();
@@ -65,7 +71,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   let nextId = 1;
   const faults = createFaultCounter();
   const watchdog = createAlarm();
-  let restart: NodeJS.Timeout | undefined;
+  let again: NodeJS.Timeout | undefined;
   let openPrompt: Extract<FromHost, { kind: "prompt" }> | null = null;
   let killReason: string | null = null;
   let loadFailure: TokenfwdError | null = null;
@@ -193,17 +199,36 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     loadFailure = null;
     log.warn("the token host died", { reason: text, call: lost });
     const { resting, waitMs } = faults.note();
-    state = resting ? "resting" : "backoff";
-    restart = setTimeout(launch, waitMs);
+    if (resting) rest(waitMs);
+    else {
+      state = "backoff";
+      again = setTimeout(launch, waitMs);
+    }
     events.emit("fault", { reason: text });
-    if (resting) answerQueue(CKR.CKR_DEVICE_REMOVED);
   }
 
   function launch(): void {
     state = "starting";
+    if (lender === null) start();
+    else
+      void lender.loaded().then((isLoaded) => {
+        if (state === "closed") return;
+        if (isLoaded) start();
+        else rest(faults.note().waitMs);
+      });
+  }
+
+  function rest(waitMs: number): void {
+    state = "resting";
+    again = setTimeout(launch, waitMs);
+    answerQueue(CKR.CKR_DEVICE_REMOVED);
+  }
+
+  function start(): void {
     loads += 1;
     const started = startHostChild({
       pinDescriptor: options.pinDescriptor,
+      pinLink: options.pool === null ? null : lender === null ? "lends" : "borrows",
       log,
       onMessage: (message) => {
         onMessage(message);
@@ -213,8 +238,9 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
       onExit,
     });
     child = started;
+    if (started.lenderEnd !== null) lender?.lendTo(started.lenderEnd);
     watch(loadTimeoutMs, "loading");
-    started.send(start);
+    started.send(options.start);
   }
 
   /** Answers once the call has come back, or could not go. */
@@ -249,21 +275,23 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     return (await enter(null, { name, args }, ctx)).result as CallResult<N>;
   }
 
+  /** False when it comes to nothing, or nobody waits any more. */
+  function isStarted(signal?: AbortSignal): Promise<boolean> {
+    return new Promise((resolve) => {
+      const resume = (value: boolean) => {
+        waiting.delete(resume);
+        signal?.removeEventListener("abort", abort);
+        resolve(value);
+      };
+      const abort = () => resume(false);
+      signal?.addEventListener("abort", abort, { once: true });
+      waiting.add(resume);
+    });
+  }
+
   async function request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null> {
     const sentIn = epoch;
-    if (state === "starting" || state === "backoff") {
-      const isReady = await new Promise<boolean>((resolve) => {
-        const resume = (value: boolean) => {
-          waiting.delete(resume);
-          signal?.removeEventListener("abort", abort);
-          resolve(value);
-        };
-        const abort = () => resume(false);
-        signal?.addEventListener("abort", abort, { once: true });
-        waiting.add(resume);
-      });
-      if (!isReady) return null;
-    }
+    if ((state === "starting" || state === "backoff") && !(await isStarted(signal))) return null;
     const id = nextId++;
     const message = make(id);
     if (state !== "ready" || signal?.aborted) return null;
@@ -297,12 +325,22 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     get pid() {
       return child?.pid;
     },
+    loaded: async () => state === "ready" || ((state === "starting" || state === "backoff") && (await isStarted())),
+    lendTo(lenderEnd) {
+      if (child === null) lenderEnd.destroy();
+      else child.lendTo(lenderEnd);
+    },
+    restart(reason) {
+      if (child === null) return;
+      killReason = reason;
+      child.kill();
+    },
     keep: (guard) => void guards.push(guard),
     async close() {
       if (state === "closed") return;
       state = "closed";
       hold.close();
-      clearTimeout(restart);
+      clearTimeout(again);
       watchdog.clear();
       answerQueue(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
       await child?.close();

@@ -4,13 +4,14 @@
  * try a PIN from a file twice, and never let a PIN leave this process.
  */
 import { paddedText, printable } from "../../base/printable.js";
-import type { SecretBytes } from "../../base/secret.js";
+import { type SecretBytes, secretBytes, wipeable } from "../../base/secret.js";
 import { CKF, CKS, CKU } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { TokenDriver } from "../driver/pkcs11js.js";
 import type { Asker } from "./asker.js";
-import type { PinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
+import type { HostPinSource, PromptEvent, UnlockRequest, UnlockResult } from "./messages.js";
 import { readPinDescriptor, readPinFile } from "./pin-file.js";
+import type { Lend, PinBorrower } from "./pin-link.js";
 import { createPinStore, type TokenKey } from "./pin-store.js";
 
 const QUESTION_TIMEOUT_MS = 60_000;
@@ -18,7 +19,11 @@ const QUESTION_TIMEOUT_MS = 60_000;
 export interface UnlockerOptions {
   /** Calls the module; the caller sees to it that a hang is noticed. */
   readonly driver: TokenDriver;
-  readonly source: PinSource;
+  readonly source: HostPinSource;
+  /** Other hosts borrow what the token accepts. */
+  readonly lends: boolean;
+  /** Where the first host's PIN is borrowed; null where there is a source. */
+  readonly borrower: PinBorrower | null;
   /** The descriptor of `fd` in this process. */
   readonly descriptor: number;
   /** What to ask with now: the terminal comes and goes. */
@@ -30,6 +35,8 @@ export interface Unlocker {
   unlock(request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult>;
   confirm(question: string, timeoutMs: number, signal: AbortSignal): Promise<boolean>;
   canAsk(): boolean;
+  /** Lends a PIN that this host has seen accepted, between two unlocks, and wipes one that comes back refused. */
+  readonly lend: Lend;
   /** Wipes the PIN of a slot: lock, or the token has gone. */
   wipe(slot: bigint): void;
   readonly holdsPin: boolean;
@@ -58,7 +65,13 @@ const refusedBy = (reason: "no-source" | "last-try-declined", asked: boolean): U
 });
 const locked = (asked: boolean): UnlockResult => ({ rv: CKR.CKR_PIN_LOCKED, asked, reason: "locked" });
 
-export function createUnlocker({ driver, source, descriptor, askers, notify }: UnlockerOptions): Unlocker {
+function copyOf(pin: Buffer): SecretBytes {
+  const copy = wipeable(pin.length);
+  pin.copy(copy);
+  return secretBytes(copy);
+}
+
+export function createUnlocker({ driver, source, lends, borrower, descriptor, askers, notify }: UnlockerOptions): Unlocker {
   const store = createPinStore();
   let fromDescriptor: Promise<SecretBytes> | null = null;
   let line: Promise<unknown> = Promise.resolve();
@@ -168,11 +181,38 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
     if (final && !(await lastTryAllowed(state, request.timeoutMs ?? QUESTION_TIMEOUT_MS, signal)))
       return refusedBy("last-try-declined", true);
     const rv = login(request, pin.bytes);
+    if (rv === CKR.CKR_OK && lends) store.keep(state.key, copyOf(pin.bytes));
     if (isIn(rv)) return { rv: CKR.CKR_OK, asked: final };
     if (rv === CKR.CKR_PIN_LOCKED) return locked(final);
     if (!WRONG.has(rv)) return { rv, asked: final };
     store.refuse(state.key, pin.bytes);
     return { rv: CKR.CKR_PIN_INCORRECT, asked: final, reason: "wrong-pin" };
+  }
+
+  /**
+   * With the first host's PIN, once: the token that refuses it here has refused it for all hosts. Nobody is asked here, so the
+   * last try, which the first host's success should have given back, is not this host's to spend.
+   */
+  async function unlockBorrowing(request: UnlockRequest, state: TokenState): Promise<UnlockResult> {
+    if (state.flags & CKF.CKF_USER_PIN_FINAL_TRY) return refusedBy("last-try-declined", false);
+    let result = refusedBy("no-source", false);
+    await borrower?.borrow(state.key, (pin) => {
+      if (pin === null) return false;
+      if (store.wasRefused(state.key, pin)) {
+        result = { rv: CKR.CKR_PIN_INCORRECT, asked: false, reason: "wrong-pin" };
+        return true;
+      }
+      const rv = login(request, pin);
+      if (isIn(rv)) result = { rv: CKR.CKR_OK, asked: false };
+      else if (rv === CKR.CKR_PIN_LOCKED) result = locked(false);
+      else if (!WRONG.has(rv)) result = { rv, asked: false };
+      else {
+        store.refuse(state.key, pin);
+        result = { rv: CKR.CKR_PIN_INCORRECT, asked: false, reason: "wrong-pin" };
+      }
+      return WRONG.has(rv) || rv === CKR.CKR_PIN_LOCKED;
+    });
+    return result;
   }
 
   async function unlockAsking(request: UnlockRequest, signal: AbortSignal): Promise<UnlockResult> {
@@ -252,6 +292,8 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
       case "fd":
         fromDescriptor ??= readPinDescriptor(descriptor);
         return unlockFrom(() => fromDescriptor ?? readPinDescriptor(descriptor), request, signal);
+      case "first-host":
+        return unlockBorrowing(request, state);
       case "ask":
         return (await unlockAgain(request, state, signal)) ?? unlockAsking(request, signal);
     }
@@ -268,6 +310,10 @@ export function createUnlocker({ driver, source, descriptor, askers, notify }: U
         return answer === "yes";
       }),
     canAsk: () => source.kind === "file" || source.kind === "fd" || askers().length > 0,
+    lend: (token, use) =>
+      inLine(async () => {
+        if (await use(store.lendable(token)?.bytes ?? null)) store.wipe(token.slot);
+      }),
     wipe: (slot) => store.wipe(slot),
     get holdsPin() {
       return store.size > 0;

@@ -11,7 +11,7 @@ async function listening(slots: ReadonlySet<bigint> | null) {
   host.serials.set(1n, "A");
   const signal = new AbortController().signal;
   const tokens = await listTokens(host, localContext("test", signal));
-  const watch = watchTokens(host, tokens, signal);
+  const watch = watchTokens([host], tokens, signal);
   const { events, close } = createSlotEvents({ host, watch, slots });
   const told: string[] = [];
   for (const name of ["token-in", "token-gone", "locked"] as const) events.on(name, ({ slot }) => told.push(`${name} ${slot}`));

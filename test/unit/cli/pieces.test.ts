@@ -48,6 +48,7 @@ describe("options", () => {
       profile: "sign",
       allowRawRsa: false,
       holdMs: 60_000,
+      hosts: 1,
     });
   });
 
