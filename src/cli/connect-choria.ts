@@ -22,7 +22,7 @@ import { loginFile, WRAPPER_FILES, wrapperScript } from "../choria/run/wrapper.j
 import type { BastionFiles } from "../forward/remote/command-files.js";
 import type { Forward } from "../forward/types.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
-import { type Backing, brokerNames, openBacking } from "./choria/backing.js";
+import { type Backing, brokerNames, openBacking, watchToken } from "./choria/backing.js";
 import { findIdentity } from "./choria/identity.js";
 import { type OwnConfig, readOwnConfig } from "./choria/own-config.js";
 import type { Lifetime } from "./lifetime.js";
@@ -125,7 +125,7 @@ async function open(own: OwnConfig, program: string, { forward, attach, lifetime
     log,
   });
   lifetime.defer(() => backing.close());
-  client.events.on("token-gone", () => backing.tokenGone());
+  watchToken(backing, client);
   // What sshd forbids is found before anybody is asked to touch anything.
   const signer = `127.0.0.1:${await forward.listenLoopback((stream) => backing.serveSigner(stream))}`;
   const relay = `127.0.0.1:${await forward.listenLoopback((stream) => backing.serveRelay(stream))}`;

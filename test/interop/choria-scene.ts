@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { type ChoriaNetwork, startChoriaNetwork } from "../support/choria/network.js";
 import { COMMON, type Setting, settingsText } from "../support/choria/settings.js";
 import { type SpiedToken, spyOn } from "../support/choria/spy.js";
+import { childrenOf } from "../support/processes.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { type Sshd, type SshdOptions, startSshd } from "../support/sshd.js";
 import { type CliExit, type CliProcess, runCli, startCli } from "./cli-process.js";
@@ -47,6 +48,11 @@ export interface ChoriaBastion {
   holds(files: readonly string[]): string[];
   /** Everything that lies in the runtime directory. */
   left(): string[];
+  /** A file of the home directory. */
+  write(name: string, text: string): void;
+  read(name: string): string;
+  /** Ends every connection as a crash would; the server goes on. */
+  cut(): void;
 }
 
 /** The configuration of an operator who has no key here. */
@@ -137,6 +143,8 @@ export function choriaScene(): ChoriaScene {
   return scene;
 }
 
+const isSshd = (pid: number): boolean => /^sshd/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"));
+
 function bastionOf(sshd: Sshd, home: string): ChoriaBastion {
   const below = (path: string): string[] =>
     readdirSync(path, { recursive: true, encoding: "utf8" })
@@ -157,6 +165,12 @@ function bastionOf(sshd: Sshd, home: string): ChoriaBastion {
       });
     },
     left: () => readdirSync(sshd.runtimeDir, { recursive: true, encoding: "utf8" }),
+    write: (name, text) => writeFileSync(join(home, name), text),
+    read: (name) => readFileSync(join(home, name), "utf8"),
+    cut() {
+      for (const session of childrenOf(sshd.pid))
+        for (const pid of [...childrenOf(session).filter(isSshd), session]) process.kill(pid, "SIGKILL");
+    },
   };
 }
 

@@ -7,12 +7,14 @@ import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { TokenfwdError } from "../../base/errors.js";
 import type { Log } from "../../base/log.js";
+import type { TokenfwdClient } from "../../bastion/client/index.js";
 import type { Broker } from "../../choria/config/brokers.js";
 import { hostPort } from "../../choria/loopback.js";
 import { createBrokerRelay } from "../../choria/relay/relay.js";
 import { createRequestSigner } from "../../choria/signer/request-signer.js";
 import { createSecrets, publicKeyOf, type SignerSecrets } from "../../choria/signer/secrets.js";
 import { createSignerService } from "../../choria/signer/service.js";
+import { SIGNING_PATH } from "../../choria/signer/signing-call.js";
 import { createTlsClient } from "../../choria/tls/tls-client.js";
 import type { ChoriaIdentity, Dial, DocumentSigner } from "../../choria/types.js";
 import { handshakeProgram } from "./tls-handshake.js";
@@ -44,8 +46,8 @@ export interface Backing {
    * waited for. Rejects with what is wrong with the token or the brokers.
    */
   prewarm(options: { readonly signal: AbortSignal }): Promise<number>;
-  /** Forgets what the token has opened: it has gone. */
-  tokenGone(): void;
+  /** The token has gone, or is there again: what it has opened is forgotten, and it is the cause of what goes wrong from then on. */
+  tokenIs(where: "gone" | "back"): void;
   /** Resolves, never rejects, when there is no use in waiting any more. */
   readonly gone: Promise<TokenfwdError>;
   /** Safe to call twice. */
@@ -67,6 +69,7 @@ export function openBacking(options: BackingOptions): Backing {
   const secrets = createSecrets();
   const requestSigner = createRequestSigner({ identity, signer, maxTtlSeconds });
   const service = createSignerService({ requestSigner, token: secrets.token, publicKey: publicKeyOf(secrets), log });
+  let isOut = false;
   let closing: Promise<void> | undefined;
   return {
     secrets,
@@ -75,7 +78,7 @@ export function openBacking(options: BackingOptions): Backing {
     serveRelay: (stream) => relay.serve(stream),
     signerAt(host) {
       service.hosts = [host];
-      return `http://${host}/choria/v1/sign`;
+      return `http://${host}${SIGNING_PATH}`;
     },
     async prewarm({ signal }) {
       let waitedMs = 0;
@@ -93,8 +96,11 @@ export function openBacking(options: BackingOptions): Backing {
       }
       return waitedMs / 1000;
     },
-    tokenGone: () => tls.dropSessions(),
-    gone: whenUseless(relay.events),
+    tokenIs(where) {
+      isOut = where === "gone";
+      if (isOut) tls.dropSessions();
+    },
+    gone: whenUseless(relay.events).then((error) => (isOut ? pulled(error) : error)),
     close() {
       closing ??= (async () => {
         await Promise.all([relay.close(), service.close()]);
@@ -122,6 +128,19 @@ function whenUseless(events: ReturnType<typeof createBrokerRelay>["events"]): Pr
       timer.unref();
     });
   });
+}
+
+function pulled(cause: TokenfwdError): TokenfwdError {
+  return new TokenfwdError("E_TOKEN_NOT_FOUND", "the token was taken out at the workstation, and choria was not done with it", {
+    hint: "put it back and run it again",
+    cause,
+  });
+}
+
+/** Tells it of a token that comes and goes. */
+export function watchToken(backing: Pick<Backing, "tokenIs">, { events }: Pick<TokenfwdClient, "events">): void {
+  events.on("token-gone", () => backing.tokenIs("gone"));
+  events.on("token-in", () => backing.tokenIs("back"));
 }
 
 /** The names of brokers for a person. */

@@ -20,7 +20,8 @@ import { p11KitAddress } from "../../wire/p11kit/address.js";
 import { createLifetime, type Lifetime, signalStatus } from "../lifetime.js";
 import { usage } from "../options.js";
 import { createUi, type Ui } from "../ui.js";
-import { type Backing, brokerNames, openBacking } from "./backing.js";
+import { whenAgentIsGone } from "./agent-watch.js";
+import { type Backing, brokerNames, openBacking, watchToken } from "./backing.js";
 import { parseMaxTtl } from "./max-ttl.js";
 import { type OwnConfig, parseBrokers, readCaFile, readOwnConfig } from "./own-config.js";
 import { createPinMemory, tokenOf } from "./pin-memory.js";
@@ -110,6 +111,8 @@ async function run(plan: Plan, { lifetime, ui, log, signals }: Around): Promise<
   const { own, directory, words, program, ownDir } = plan;
   const { signal } = lifetime;
   using pins = createPinMemory();
+  const ending = new AbortController();
+  lifetime.defer(() => ending.abort());
   const once = ({ pin, ...more }: ConnectOptions) => connectClient({ ...more, ...(pin === undefined ? {} : { pin: pins.once(pin) }) });
   const opened = await openIdentity(plan.access, "tokenfwd choria run", { lifetime, ui, env: process.env, connect: once });
   const { identity, client } = opened;
@@ -124,7 +127,7 @@ async function run(plan: Plan, { lifetime, ui, log, signals }: Around): Promise<
     log,
   });
   lifetime.defer(() => backing.close());
-  client.events.on("token-gone", () => backing.tokenGone());
+  watchToken(backing, client);
   const waitedSeconds = await backing.prewarm({ signal });
   const discoveryTimeout = patientTimeout(own.config, waitedSeconds);
   const loopback = { host: "127.0.0.1", port: 0 };
@@ -147,7 +150,7 @@ async function run(plan: Plan, { lifetime, ui, log, signals }: Around): Promise<
     cwd: ownDir ? directory.path : process.cwd(),
     directory: directory.path,
     stderr: process.stderr,
-    gone: backing.gone,
+    gone: Promise.race([backing.gone, whenAgentIsGone(client, ending.signal)]),
     onSignal: (pass) => signals.passTo(pass),
   });
   opened.warnOfUnusedPin();
