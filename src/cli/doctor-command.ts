@@ -35,6 +35,8 @@ export async function runDoctor(destination: string | undefined, raw: RawDoctorO
     const { runBastionDoctor } = await import("./doctor-bastion-command.js");
     return runBastionDoctor(raw);
   }
+  if (destination !== undefined && process.env["TOKENFWD_NESTED"] === "1")
+    throw usage("called from within ssh -G", "a Match exec in ssh_config must not run tokenfwd doctor");
   const options = checkDoctorOptions(destination, raw);
   const report = checkReport(raw.report);
   const lifetime = createLifetime(processSignals);

@@ -47,6 +47,9 @@ export function withoutSecrets(text: string, { home, user }: ReportNames): strin
     .replace(/-----BEGIN [A-Z ]+-----[\s\S]*?(-----END [A-Z ]+-----|$)/g, "(removed)")
     .replace(/\b(pin-value|pin-source|pin|password|passphrase)([=:])[^\s;&?,'"]+/gi, "$1$2(removed)");
   if (home.length > 1) clean = clean.replace(new RegExp(`${literal(home)}(?=/|\\b)`, "g"), "~");
-  if (user !== "") clean = clean.replace(new RegExp(`(?<=/)${literal(user)}(?=/|\\b)|\\b${literal(user)}(?=@)`, "g"), "USER");
-  return clean;
+  if (user !== "") clean = clean.replace(new RegExp(`(?<=/)${literal(user)}(?=/|\\b)`, "g"), "USER");
+  // Users of other machines, and not the vendors that SSH's algorithms are named by.
+  return clean
+    .replace(/(?<=\/(?:home|Users)\/)[^/\s'"]+/g, "USER")
+    .replace(/(?<![\w.-])[\w.-]+(?=@(?!openssh\.com|libssh\.org|lysator\.liu\.se)[\w[])/g, "USER");
 }

@@ -6,8 +6,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { childrenOf } from "../support/processes.js";
+import { createShimModule } from "../support/shim-module.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
-import { runCli } from "./cli-process.js";
+import { runCli, startCli } from "./cli-process.js";
 
 const CANARY = "Wd4mTq8vNz2xKb7hRs5cLj9f";
 let token: SoftHsm;
@@ -96,8 +98,26 @@ describe("tokenfwd doctor", () => {
     expect(readFileSync(report, "utf8")).toBe(text);
   });
 
+  test("ends at a signal in the midst of a check, and leaves no process behind", async () => {
+    const shim = await createShimModule(token.modulePath);
+    try {
+      await shim.control("load hang");
+      const cli = startCli(["doctor", "--module", shim.modulePath], { env: { ...token.env, ...shim.env } });
+      // The check before it has been told, so that the module is being loaded.
+      await cli.until(() => (cli.stdout().includes("policy") ? true : undefined));
+      await expect.poll(() => childrenOf(cli.pid)).toHaveLength(1);
+      const [host] = childrenOf(cli.pid);
+      cli.child.kill("SIGINT");
+      expect((await cli.exited).code).toBe(130);
+      expect(existsSync(`/proc/${host}`)).toBe(false);
+    } finally {
+      await shim.dispose();
+    }
+  });
+
   test("refuses what it cannot look at before it looks", async () => {
     expect((await doctor(["-oops"])).code).toBe(2);
+    expect((await doctor(["bastion"], { TOKENFWD_NESTED: "1" })).code).toBe(2);
     expect((await doctor(["bastion", "--socket", "/x"])).code).toBe(2);
     expect((await doctor(["--module", ""])).stderr).toContain("--module is empty");
   });

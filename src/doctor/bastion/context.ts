@@ -7,7 +7,7 @@ import { listSlots, readTokenFacts } from "../../cryptoki/keys/token-reader.js";
 import type { KeyEntry, TokenEntry } from "../../cryptoki/keys/types.js";
 import { localContext } from "../../cryptoki/local-context.js";
 import { type ChoriaFound, findChoriaHere } from "../choria/found.js";
-import { type Fact, lazily } from "../lazy.js";
+import { type Fact, held, lazily } from "../lazy.js";
 
 /** What the command line hands in. */
 export interface BastionSurroundings {
@@ -35,11 +35,7 @@ export interface BastionContext extends BastionSurroundings {
 /** A context in which nothing has been looked at yet. */
 export function createBastionContext(surroundings: BastionSurroundings): BastionContext {
   const { signal, env, defer } = surroundings;
-  const client = lazily(async () => {
-    const connected = await surroundings.connect();
-    defer(() => connected.close());
-    return connected;
-  });
+  const client = lazily(() => held(defer, surroundings.connect(), (connected) => connected.close()));
   const tokens = lazily(async () => {
     const { cryptoki } = await client();
     const ctx = localContext("doctor", signal);

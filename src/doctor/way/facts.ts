@@ -14,7 +14,7 @@ import { resolveSshSettings, type SshSettings } from "../../forward/ssh-settings
 import type { ForwardService, SeenBastion } from "../../forward/types.js";
 import type { Verification } from "../../forward/verify.js";
 import type { DoctorGround } from "../context.js";
-import { type Fact, lazily } from "../lazy.js";
+import { type Fact, held, lazily } from "../lazy.js";
 import type { TokenFacts } from "../workstation/facts.js";
 import { type AgentSide, openAgentSide } from "./agent-side.js";
 import { emptyService } from "./empty-service.js";
@@ -63,14 +63,14 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
   let known = true;
   const settings = lazily(() => resolveSshSettings(options.destination ?? "", { ...options.ssh, signal }));
   const bastion = lazily(async () => {
-    const reached = await connectBastion({
+    const reaching = {
       settings: withoutTraces(await settings()),
       workstationId: workstationId(),
       connectId,
       ui: {
         ...ask,
         confirmHostKey: async () => false,
-        event(name, data) {
+        event(name: string, data: Record<string, unknown>) {
           if (data["jump"] === true) return;
           if (name === "hostkey") {
             hostKey = String(data["hostKey"]);
@@ -81,9 +81,8 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
       },
       signal,
       requirePty: false,
-    });
-    defer(() => reached.close());
-    return reached;
+    };
+    return held(defer, connectBastion(reaching), (reached) => reached.close());
   });
   const origin = lazily(async () => {
     const { user, host, port } = await settings();
@@ -122,9 +121,8 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
     });
   };
   const agentSide = lazily(async () => {
-    const opened = await openAgentSide(await dial(), signal);
-    defer(() => opened.close());
-    return opened;
+    const stream = await dial();
+    return held(defer, openAgentSide(stream, signal), (opened) => opened.close());
   });
   return {
     settings,

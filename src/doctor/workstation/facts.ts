@@ -8,7 +8,7 @@ import { chooseModule, discoverModules } from "../../token/discovery/discover.js
 import type { SeenModule } from "../../token/discovery/look.js";
 import { createTokenHost, type TokenHost } from "../../token/host/host.js";
 import type { DoctorGround } from "../context.js";
-import { type Fact, lazily } from "../lazy.js";
+import { type Fact, held, lazily } from "../lazy.js";
 import { type HeldKey, readHeldKeys } from "./key-parts.js";
 
 export interface TokenFacts {
@@ -30,14 +30,14 @@ export interface TokenFacts {
 
 /** Nothing is looked at before it is asked for. */
 export function createTokenFacts({ options, signal, log, defer, chooseKey, loadTimeoutMs }: DoctorGround): TokenFacts {
-  const seen = lazily(() => discoverModules({ objects: false, signal, log }));
+  const seen = lazily(() => held(defer, discoverModules({ objects: false, signal, log }), () => {}));
   const module = lazily(async () => options.module ?? chooseModule(options.token, await seen()));
   const host = lazily(async () => {
     const { pinSource, holdMs } = options;
     const limit = loadTimeoutMs === undefined ? {} : { loadTimeoutMs };
-    const opened = await createTokenHost({ modulePath: await module(), pinSource, holdMs, signal, log, ...limit });
-    defer(() => opened.close());
-    return opened;
+    const modulePath = await module();
+    const opening = createTokenHost({ modulePath, pinSource, holdMs, signal, log, ...limit });
+    return held(defer, opening, (opened) => opened.close());
   });
   const inspection = lazily(async () => inspectToken(await host(), options.token, signal));
   const key = lazily(async () => chooseKey(options.key, await inspection(), signal));
@@ -45,17 +45,8 @@ export function createTokenFacts({ options, signal, log, defer, chooseKey, loadT
   const agent = lazily(async () => {
     const { token, profile, allowRawRsa, pinSource } = options;
     const pinMode = pinSource.kind === "client" ? "client" : "ask";
-    const made = await createAgent({
-      host: await host(),
-      token,
-      key: await key(),
-      profile,
-      allowRawRsa,
-      pinMode,
-      inspection: await inspection(),
-    });
-    defer(() => made.close());
-    return made;
+    const parts = { host: await host(), key: await key(), inspection: await inspection() };
+    return held(defer, createAgent({ ...parts, token, profile, allowRawRsa, pinMode }), (made) => made.close());
   });
   return { seen, module, host, inspection, key, heldKeys, agent };
 }
