@@ -5,6 +5,9 @@
 import { TokenfwdError } from "../base/errors.js";
 import { printable, shellWord } from "../base/printable.js";
 
+/** The sentence for whoever may change sshd_config there. */
+const askAdmin = (what: string): string => `send to the bastion's administrator: "Please ${what}."`;
+
 /** What sshd says that the key of this log-in may do, e.g. `port-forwarding pty`; null where it said nothing. */
 export function keyOptions(texts: readonly string[]): string | null {
   const said = texts.filter((text) => text.includes("key options:")).at(-1);
@@ -32,14 +35,16 @@ export function forwardRefused(
     return refused(
       "forward-switched-off",
       "forwarding of Unix sockets is switched off",
-      "in the bastion's sshd_config: AllowStreamLocalForwarding yes (and no DisableForwarding yes), then reload sshd",
+      askAdmin("set AllowStreamLocalForwarding yes for my account in sshd_config, without DisableForwarding yes, and reload sshd"),
     );
   }
   if (texts.some((text) => /port forwarding refused/i.test(text))) {
     return refused(
       "forward-tcp-off",
       "AllowTcpForwarding no forbids Unix sockets too",
-      "in the bastion's sshd_config, for you: AllowTcpForwarding remote (or yes), then reload sshd",
+      askAdmin(
+        "set AllowTcpForwarding remote (or yes) for my account in sshd_config and reload sshd: OpenSSH applies it to Unix sockets too",
+      ),
     );
   }
   if (socketState !== "none")

@@ -186,7 +186,7 @@ class OneOpening implements Opening {
 
   async survey(): Promise<Survey> {
     const { helper, probe } = this.#seen();
-    return await surveyBastion(this.#transport, helper, probe);
+    return await surveyBastion(this.#transport, helper, probe, this.#options.workstationId);
   }
 
   async heldMs(): Promise<number | null> {

@@ -13,6 +13,7 @@ export interface DoctorFault {
   /** The exit status of doctor, and of connect where it ends with this: 0 for a warning. */
   readonly status: number;
   readonly mend: RegExp;
+  readonly detail?: RegExp;
   /** doctor says that it is broken, and connect does not look at it. */
   readonly connectGoesOn?: true;
   readonly sshd?: SshdOptions;

@@ -68,7 +68,11 @@ function expectNamed({ checks, broken, exit }: DoctorRun, faults: readonly Docto
     all.map(({ id, cause, status }) => `${id} ${status} ${cause}`).sort();
   const wanted = faults.map(({ id, cause, kind }) => ({ id, cause, status: kind }));
   expect({ broken: named(broken), why: broken.map(({ detail }) => detail) }).toMatchObject({ broken: named(wanted) });
-  for (const { id, mend } of faults) expect(broken.find((one) => one.id === id)?.mend).toMatch(mend);
+  for (const { id, mend, detail = /./ } of faults) {
+    const found = broken.find((one) => one.id === id);
+    expect(found?.mend).toMatch(mend);
+    expect(found?.detail).toMatch(detail);
+  }
   expect(checks.map(({ id }) => id)).toEqual(ALL_CHECKS.map(({ id }) => id));
   for (const { status, cause, mend, detail } of checks) {
     expect(typeof detail).toBe("string");

@@ -125,6 +125,7 @@ const PLACES: readonly DoctorFault[] = [
     name: "a foreign p11-kit server on our path",
     ...fails("socket", "socket-foreign", 13, /fuser/),
     fast: true,
+    detail: /process \d+ p11-kit/,
     make: (stage) => p11KitServer(stage, stage.ours("p11.sock")),
   },
   {
@@ -144,6 +145,7 @@ const PLACES: readonly DoctorFault[] = [
   {
     name: "a p11-kit server where stock programs look",
     ...warns("well-known", "path-in-use", /P11_KIT_SERVER_ADDRESS/),
+    detail: /process \d+ p11-kit/,
     make: (stage) => p11KitServer(stage, stage.p11Kit("pkcs11")),
   },
   {

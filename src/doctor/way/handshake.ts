@@ -38,6 +38,6 @@ export const handshakeCheck = defineCheck<DoctorContext>()({
   },
   async run({ way }, { broken }) {
     const { looked } = await way.bastion();
-    return looked.strictKex ? pass("") : broken("old-server", "the server does not know strict key exchange");
+    return looked.strictKex ? pass("with strict key exchange") : broken("old-server", "the server does not know strict key exchange");
   },
 });

@@ -2,9 +2,11 @@
  * What lies on the path of our socket already, and who owns it. A dead one is taken away, as connect does it; it must never touch a
  * live one.
  */
-import { shellWord } from "../../base/printable.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { printable, shellWord } from "../../base/printable.js";
 import { defineCheck, pass } from "../check.js";
 import type { DoctorContext } from "../context.js";
+import type { WayFacts } from "./facts.js";
 
 export const socketCheck = defineCheck<DoctorContext>()({
   id: "socket",
@@ -48,7 +50,22 @@ export const socketCheck = defineCheck<DoctorContext>()({
     },
   },
   async run({ way }, { broken }) {
-    const { socket, cleared } = await way.place();
+    const { socket, cleared } = await way.place().catch(async (thrown: unknown) => {
+      throw await withHolder(TokenfwdError.from(thrown), way);
+    });
     return cleared ? broken("stale-socket", `a dead one lay at ${shellWord(socket)}`) : pass("nothing lies there");
   },
 });
+
+/** The error about a live socket, with the process that has it where the bastion lets us see that. */
+async function withHolder(error: TokenfwdError, way: WayFacts): Promise<TokenfwdError> {
+  if (error.reason !== "socket-foreign") return error;
+  const { ownHolder } = await way.survey();
+  if (ownHolder === null) return error;
+  const { code, message, hint, reason } = error;
+  return new TokenfwdError(code, `${message}; it is of process ${printable(ownHolder)}`, {
+    ...(hint === undefined ? {} : { hint }),
+    reason,
+    cause: error,
+  });
+}

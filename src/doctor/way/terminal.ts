@@ -16,7 +16,7 @@ export const terminalCheck = defineCheck<DoctorContext>()({
       code: "E_PTY_REFUSED",
       usual: true,
       meaning:
-        "PermitTTY is no, or the key has no-pty or restrict. All works without one but -t and --shell. Some servers hold small packets back on a connection without a terminal; the check of the latency measures that.",
+        "PermitTTY is no, or the key has no-pty or restrict. All works without one but -t and --shell. Whether small packets are held back is measured by the check latency.",
       mend: 'send to the bastion\'s administrator: "Please set PermitTTY yes for my account in sshd_config"; or add pty to the options of your key in authorized_keys',
     },
   },

@@ -22,9 +22,7 @@ export async function firstHelper(transport: Transport, requirePty: boolean, war
       reason: "no-terminal",
     });
   }
-  warn(
-    "the bastion gives no terminal (PermitTTY no, or no-pty for this key): each call may take about 40 ms longer, because sshd delays small packets on a connection without one",
-  );
+  warn("the bastion gives no terminal (PermitTTY no, or no-pty for this key): -t and --shell do not work there");
   // Where one session is allowed, the one whose terminal was refused goes a moment after the refusal.
   const without = await started(retryingSessions(transport), false);
   if ("request" in without) return without;

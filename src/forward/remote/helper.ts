@@ -19,7 +19,7 @@ const SLOWEST_LINK = 2;
 export type Answer = ReadonlyMap<string, readonly string[]>;
 
 export interface Helper {
-  /** Whether it has a terminal, which is what keeps sshd from delaying small packets. */
+  /** Whether it has a terminal. That there is a session at all keeps sshd from delaying small packets (ADR 8). */
   readonly pty: boolean;
   /** Printable: what the login shell said before our own text ran; empty for a quiet one. */
   readonly said: string;
@@ -50,6 +50,7 @@ const PATTERNS: Readonly<Record<string, RegExp>> = {
   address: /^[ -~]{1,200}$/,
   startfile: PATH,
   unit: /^(active|inactive|unknown)$/,
+  ownholder: /^\d{1,10} [ -~]{1,60}$/,
   holder: /^\d{1,10} [ -~]{1,60}$/,
   base: WORD,
   dir: WORD,

@@ -15,6 +15,8 @@ export interface Survey {
     /** `PID NAME` of the process that listens there, where that can be seen. */
     readonly holder: string | null;
   };
+  /** `PID NAME` of the process that listens on the path of our own socket, where somebody does and it can be seen. */
+  readonly ownHolder: string | null;
   /** systemd's p11-kit-server.socket of this user is active, and listens there. */
   readonly unit: boolean;
   /** P11_KIT_SERVER_ADDRESS as a session has it. */
@@ -24,11 +26,12 @@ export interface Survey {
 }
 
 /** Asks the helper. @throws TokenfwdError E_REMOTE_SHELL */
-export async function surveyBastion(transport: Transport, helper: Helper, probe: Probe): Promise<Survey> {
-  const answer = await helper.send(`${SURVEY}${SCRIPT_END}\n`, "more", "survey");
+export async function surveyBastion(transport: Transport, helper: Helper, probe: Probe, workstationId: string): Promise<Survey> {
+  const answer = await helper.send(`${SURVEY}${SCRIPT_END}\n`, "more", "survey", workstationId);
   const { state, path } = await wellKnownState(transport, helper, probe, first(answer, "ours") === "yes");
   return {
     wellKnown: { path, state, holder: first(answer, "holder") },
+    ownHolder: first(answer, "ownholder"),
     unit: first(answer, "unit") === "active",
     address: first(answer, "address"),
     startFiles: answer.get("startfile") ?? [],
@@ -54,23 +57,24 @@ async function wellKnownState(
 
 /** Functions for the helper's script; they rely on what it has. Lines below 250 characters, no tab. */
 const SURVEY = String.raw`
-# Which process listens on a path: by the inode of its socket, among the processes that we may look at.
+# Says under a key which process listens on a path: by the inode of its socket, among the processes that we may look at.
 holder() {
-  test -r /proc/net/unix && has awk || return
-  i=$(awk -v p="$1" '$8 == p && $4 == "00010000" { print $7; exit }' /proc/net/unix)
+  test -S "$2" && test -r /proc/net/unix && has awk || return
+  i=$(awk -v p="$2" '$8 == p && $4 == "00010000" { print $7; exit }' /proc/net/unix)
   test -n "$i" || return
   set +f
   h=$(ls -l /proc/[0-9]*/fd 2>/dev/null | awk -v s="socket:[$i]" '/^\/proc\//{ p = $1 } index($0, s) { split(p, w, "/"); print w[3]; exit }')
   set -f
   test -n "$h" || return
   n=$(tr -cd ' -~' </proc/$h/comm 2>/dev/null)
-  test -n "$n" && say holder "$h $n"
+  test -n "$n" && say "$1" "$h $n"
 }
 survey() {
   K=$RT/p11-kit/pkcs11
   # Of this connect or another of this account: what it points to lies where only we make something.
   test -h "$K" && case $(readlink "$K") in "$RT"/tokenfwd/*) say ours yes;; esac
-  test "$RTKIND" = tmp || { t=$RT/p11-kit/pkcs11; test -h "$t" && t=$(readlink "$t"); holder "$t"; }
+  test "$RTKIND" = tmp || { t=$RT/p11-kit/pkcs11; test -h "$t" && t=$(readlink "$t"); holder holder "$t"; }
+  holder ownholder "$RT/tokenfwd/$1/p11.sock"
   if test -d /run/systemd/system && has systemctl && has timeout; then
     u=$(timeout 3 systemctl --user is-active p11-kit-server.socket 2>/dev/null)
     case $u in active) say unit active;; *) say unit inactive;; esac
