@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { printable } from "../base/printable.js";
 import { hashOfMechanism } from "../cryptoki/keys/mechanism-choice.js";
+import type { KeyEntry, KeySignRequest } from "../cryptoki/keys/types.js";
 import { mechanismName } from "../cryptoki/mechanisms.js";
 import { CKR } from "../cryptoki/rv.js";
 import { RpcError, type SignMessage } from "../wire/rpc/messages.js";
@@ -14,8 +15,15 @@ import type { Refusal } from "./policy.js";
 export interface DescribedPurpose {
   /** The one mechanism (CKM number, of those that hash) that such documents are signed with. */
   readonly mechanism: number;
-  /** One line for a person, made printable; null: it cannot be read, and is not signed. It must not throw. */
-  read(document: Buffer): { readonly line: string } | null;
+  /** What is known of a document; null: it cannot be read, and is not signed. It must not throw. */
+  read(document: Buffer): ReadDocument | null;
+}
+
+export interface ReadDocument {
+  /** One line for a person, made printable. */
+  readonly line: string;
+  /** Why the key of this certificate, DER or null where the token shows none, must not sign it; null: it may. It must not throw. */
+  refusedFor(certificate: Buffer | null): string | null;
 }
 
 /** By the purpose's name. */
@@ -23,7 +31,7 @@ export type DescribedPurposes = Readonly<Record<string, DescribedPurpose>>;
 
 export interface ReadRequest {
   /** The same request, with the digest of its document in the document's place. */
-  readonly request: SignMessage;
+  readonly request: SignMessage & Required<Pick<KeySignRequest, "accept">>;
   readonly what: string;
 }
 
@@ -52,6 +60,11 @@ export function createDescribed(
     const read = known.read(data);
     if (read === null) throw refuse(`what was sent for the purpose ${purpose} is not such a document`);
     const digest = createHash(hash).update(data).digest();
-    return { request: { ...request, mechanism: known.mechanism, data: digest, isDigest: true }, what: printable(read.line, MAX_LINE) };
+    const accept = ({ certificate }: KeyEntry): void => {
+      const why = read.refusedFor(certificate);
+      if (why !== null) throw refuse(why);
+    };
+    const signed = { ...request, mechanism: known.mechanism, data: digest, isDigest: true, accept };
+    return { request: signed, what: printable(read.line, MAX_LINE) };
   };
 }

@@ -95,9 +95,22 @@ describe("against our agent", () => {
     expect(agent.stderr()).toMatch(
       /refused: C_Sign for c\d+: what was sent for the purpose choria-request is not such a document \(CKR_FUNCTION_REJECTED\)/,
     );
-    // By hand it is signed as well, under whatever name stands in it: servers hold that against the certificate.
+    // What the signer would have made is signed as well when it is sent by hand.
     expect((await bastion.run(purpose, { env, input: request({ callerid: "choria=ptittle" }) })).code).toBe(0);
     expect(uses()).toBe(before + 1);
+  });
+
+  test("the workstation signs no request in the name of somebody else, whoever sends it", async () => {
+    const before = uses();
+    const ended = await bastion.run(["sign", "--key", "pkcs11:id=%01", "--purpose", "choria-request"], {
+      env: { TOKENFWD_SOCKET: agent.socket },
+      input: request({ callerid: "choria=root" }),
+    });
+    expectFailure(ended, "E_REFUSED", 32);
+    const why = "the request names the caller choria=root, and this key's certificate is the one of choria=ptittle";
+    expect(ended.stderr).toContain(`hint: ${why}\n`);
+    expect(agent.stderr()).toMatch(new RegExp(`refused: C_Sign for c\\d+: ${why}`));
+    expect(uses()).toBe(before);
   });
 
   test.each([

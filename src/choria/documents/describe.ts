@@ -3,8 +3,7 @@
  * done, and what it cuts short it counts.
  */
 import { printable } from "../../base/printable.js";
-import { DocumentError } from "./json.js";
-import { type ChoriaRequest, isCallerId, parseBody, parseRequest, type RequestFilter } from "./request.js";
+import { type ChoriaRequest, parseBody, type RequestFilter } from "./request.js";
 
 /** With these two no line is longer than what every place that shows it has room for: nothing is pushed off its end. */
 const MAX_ITEMS = 4;
@@ -20,20 +19,6 @@ export function describeRequest({ message, envelope }: ChoriaRequest): string {
   const action = body.kind === "rpc" ? `${agent}#${body.action}` : agent;
   const long = ttl > USUAL_TTL_SECONDS ? `, good for ${ttl} s` : "";
   return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}`, MAX_LINE_LENGTH);
-}
-
-/**
- * What an agent says of a document that is signed for the purpose `choria-request`; null when it is no request that its signer
- * would sign, and must not be signed.
- */
-export function describeDocument(document: Buffer): { readonly line: string } | null {
-  try {
-    const request = parseRequest(document);
-    return isCallerId(request.envelope.callerid) ? { line: describeRequest(request) } : null;
-  } catch (thrown) {
-    if (thrown instanceof DocumentError) return null;
-    throw thrown;
-  }
 }
 
 function describeFilter({ fact, cf_class, agent, identity, compound }: RequestFilter, asked: string): string {

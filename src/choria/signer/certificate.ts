@@ -40,6 +40,15 @@ export function identityOf(certificate: Buffer, key: KeyOfIdentity, now: number)
   };
 }
 
+/** The caller that a DER certificate names, `choria=CN`; null where it names none. It is not looked at further. */
+export function callerOf(certificate: Buffer): string | null {
+  try {
+    return `choria=${commonNameOf(parse(certificate))}`;
+  } catch {
+    return null;
+  }
+}
+
 function parse(certificate: Buffer): X509Certificate {
   try {
     const parsed = new X509Certificate(certificate);

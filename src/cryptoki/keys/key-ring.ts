@@ -273,6 +273,7 @@ function checked(request: KeySignRequest, entry: KeyEntry, token: TokenRecord): 
     const why = entry.spki === null ? "the token does not show the key's public key" : "the token's public key is not the expected one";
     throw new KeyError("mismatch", `${why}; nothing was signed`, { hint: `the key on the token: ${entry.uri}` });
   }
+  request.accept?.(entry);
   return planSignature(request, entry, token.entry.mechanisms);
 }
 

@@ -56,6 +56,8 @@ export interface KeySignRequest {
   readonly purpose?: string;
   /** DER SubjectPublicKeyInfo that the token's key must have; null: any. */
   readonly expect: Buffer | null;
+  /** Asked of the key that would sign, before any log-in where its public objects tell enough; what it throws is the answer. */
+  readonly accept?: (key: KeyEntry) => void;
 }
 
 export interface KeySignature {

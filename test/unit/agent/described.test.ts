@@ -5,6 +5,7 @@ import { createAgent } from "../../../src/agent/agent.js";
 import { createBeingSigned } from "../../../src/agent/being-signed.js";
 import { createDescribed, type DescribedPurposes } from "../../../src/agent/described.js";
 import { CKF, CKO } from "../../../src/cryptoki/constants.js";
+import type { KeyEntry } from "../../../src/cryptoki/keys/types.js";
 import { CKM } from "../../../src/cryptoki/mechanisms.js";
 import { CKR } from "../../../src/cryptoki/rv.js";
 import type { SignMessage } from "../../../src/wire/rpc/messages.js";
@@ -14,7 +15,14 @@ import { createFakeTokenHost, fakeAttributes, forwardOrigin } from "../../suppor
 const PURPOSES: DescribedPurposes = {
   letter: {
     mechanism: CKM.CKM_SHA256_RSA_PKCS,
-    read: (document) => (document.toString().startsWith("dear ") ? { line: `to ${document.toString().slice(5)}` } : null),
+    read(document) {
+      if (!document.toString().startsWith("dear ")) return null;
+      const reader = document.toString().slice(5);
+      return {
+        line: `to ${reader}`,
+        refusedFor: () => (reader === "enemy" ? "the enemy gets no letters" : null),
+      };
+    },
   },
 };
 const LETTER: SignMessage = {
@@ -42,7 +50,18 @@ const REFUSED: readonly (readonly [string, Partial<SignMessage>, string])[] = [
 test("the agent's own digest is signed, and what was read is said without control characters", () => {
   const read = createDescribed(PURPOSES, () => undefined)(LETTER);
   expect(read?.what).toBe("to \\x1b[2Jreader");
-  expect(read?.request).toEqual({ ...LETTER, mechanism: CKM.CKM_SHA256_RSA_PKCS, data: digest, isDigest: true });
+  const accept = expect.any(Function);
+  expect(read?.request).toEqual({ ...LETTER, mechanism: CKM.CKM_SHA256_RSA_PKCS, data: digest, isDigest: true, accept });
+});
+
+test("a key that must not sign it is refused, and the workstation and the client are told why", () => {
+  const told: unknown[] = [];
+  const read = createDescribed(PURPOSES, (refusal) => told.push(refusal))({ ...LETTER, data: Buffer.from("dear enemy") });
+  const why = "the enemy gets no letters";
+  expect(() => read?.request.accept({ certificate: null } as KeyEntry)).toThrow(
+    expect.objectContaining({ code: "cryptoki", rv: CKR.CKR_FUNCTION_REJECTED, call: "C_Sign", hint: why }),
+  );
+  expect(told).toEqual([{ call: "C_Sign", rv: CKR.CKR_FUNCTION_REJECTED, why }]);
 });
 
 test("every other purpose is left alone, whatever it is called", () => {

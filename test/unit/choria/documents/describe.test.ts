@@ -1,23 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { describeDocument, describeRequest } from "../../../../src/choria/documents/describe.js";
-import { type ChoriaRequest, formatRequest, type RequestEnvelope, type RequestFilter } from "../../../../src/choria/documents/request.js";
+import { describeRequest } from "../../../../src/choria/documents/describe.js";
+import type { RequestFilter } from "../../../../src/choria/documents/request.js";
+import { NO_FILTER, request } from "./requests.js";
 
-const NO_FILTER: RequestFilter = { fact: [], cf_class: [], agent: [], identity: [], compound: [] };
-const ENVELOPE: RequestEnvelope = {
-  requestid: "0123456789abcdef0123456789abcdef",
-  senderid: "bastion.example.net",
-  callerid: "choria=ptittle",
-  collective: "mcollective",
-  agent: "rpcutil",
-  ttl: 60,
-  time: 1_795_418_660,
-  filter: NO_FILTER,
-};
-
-function request(envelope: Partial<RequestEnvelope> = {}, message?: string): ChoriaRequest {
-  const whole = { ...ENVELOPE, ...envelope };
-  return { message: message ?? JSON.stringify({ agent: whole.agent, action: "ping", data: {} }), envelope: whole };
-}
 const withFilter = (filter: Partial<RequestFilter>): string => describeRequest(request({ filter: { ...NO_FILTER, ...filter } }));
 
 describe("describeRequest", () => {
@@ -68,22 +53,5 @@ describe("describeRequest", () => {
     const line = describeRequest(request({ agent: name, collective: name, callerid, ttl: 315_360_000, filter }));
     expect(line.length).toBeLessThan(2_000);
     expect(line.endsWith(`and 96 more, by ${callerid}, good for 315360000 s`)).toBe(true);
-  });
-});
-
-describe("describeDocument", () => {
-  it("describes a request", () => {
-    expect(describeDocument(Buffer.from(formatRequest(request())))).toEqual({
-      line: "rpcutil#ping in mcollective, filter: none, by choria=ptittle",
-    });
-  });
-
-  it.each([
-    ["what does not parse", Buffer.from("junk")],
-    ["a digest", Buffer.alloc(32, 0x5a)],
-    ["a callerid of which servers read a part", Buffer.from(formatRequest(request({ callerid: "choria=ptittle root" })))],
-    ["a callerid of another kind", Buffer.from(formatRequest(request({ callerid: "up=ptittle" })))],
-  ])("has nothing to say of %s", (_name, document) => {
-    expect(describeDocument(document)).toBeNull();
   });
 });
