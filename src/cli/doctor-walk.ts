@@ -12,6 +12,7 @@ import { type ReportFacts, reportText } from "../doctor/report.js";
 import { walk, walkStatus } from "../doctor/walk.js";
 import { doctorJson, doctorLines, doctorSum } from "./doctor-output.js";
 import { usage } from "./options.js";
+import { writeResult } from "./sign-output.js";
 import { createUi } from "./ui.js";
 
 /** How a walk is written. */
@@ -57,7 +58,7 @@ export async function walkAndWrite<C>(
       if (!json) stdout.write(doctorLines(result, style));
     },
   });
-  stdout.write(json ? doctorJson(results) : doctorSum(results));
+  await writeResult(stdout, json ? doctorJson(results) : doctorSum(results));
   if (report !== null) {
     const { platform, arch, versions } = process;
     const facts = {

@@ -7,9 +7,11 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { childrenOf } from "../support/processes.js";
+import { runUnderPty } from "../support/pty.js";
 import { createShimModule } from "../support/shim-module.js";
 import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
-import { runCli, startCli } from "./cli-process.js";
+import { startSshd } from "../support/sshd.js";
+import { runCli, startCli, TOKENFWD } from "./cli-process.js";
 
 const CANARY = "Wd4mTq8vNz2xKb7hRs5cLj9f";
 let token: SoftHsm;
@@ -96,6 +98,30 @@ describe("tokenfwd doctor", () => {
     expect(second.code).toBe(2);
     expect(second.stderr).toContain("there already");
     expect(readFileSync(report, "utf8")).toBe(text);
+  });
+
+  test("colours its marks on a terminal, asks for the PIN there, and has what a signature from the bastion took; the report has no PIN", async () => {
+    const bastion = await startSshd();
+    try {
+      const report = join(dir, "bastion.json");
+      const log = join(dir, "log");
+      const words = ["doctor", "bastion", "-F", bastion.sshConfig, "--module", token.modulePath, "--report", report];
+      const { exitCode, output } = await runUnderPty({
+        argv: [process.execPath, TOKENFWD, ...words],
+        env: { ...token.env, HOME: dir, TOKENFWD_LOG: log, NO_COLOR: "" },
+        answers: [{ expect: /PIN.*: $/m, send: `${CANARY}\r` }],
+        timeoutMs: 30_000,
+      });
+      expect(exitCode).toBe(0);
+      expect(output).toContain("\u001b[32m✓\u001b[0m signature");
+      expect(output).toMatch(/signature +CKM_SHA256_RSA_PKCS, \d+ ms/);
+      const text = readFileSync(report, "utf8");
+      expect(JSON.parse(text)).toMatchObject({ side: "workstation" });
+      for (const written of [output, text, readFileSync(log, "utf8")]) expect(written).not.toContain(CANARY);
+      expect(text).not.toContain(`${bastion.user}@`);
+    } finally {
+      await bastion.dispose();
+    }
   });
 
   test("ends at a signal in the midst of a check, and leaves no process behind", async () => {
