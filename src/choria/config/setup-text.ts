@@ -108,13 +108,20 @@ terminal at every run: give it anything, the PIN that counts is asked for at the
 };
 
 function common({ collectives, mainCollective }: Known, hosts: readonly string[]): string[] {
-  return settings([
-    ["collectives", collectives.join(", ")],
-    ["main_collective", mainCollective],
-    ["discovery_timeout", "10"],
-    ["plugin.choria.use_srv", "false"],
-    ["plugin.choria.middleware_hosts", hosts.join(", ")],
-  ]);
+  return [
+    ...settings([
+      ["collectives", collectives.join(", ")],
+      ["main_collective", mainCollective],
+    ]),
+    ...comment(
+      "Seconds for a touch or a confirmation. Each broadcast discovery takes all of them: 2 do for a token that waits for nobody.",
+    ),
+    ...settings([
+      ["discovery_timeout", "10"],
+      ["plugin.choria.use_srv", "false"],
+      ["plugin.choria.middleware_hosts", hosts.join(", ")],
+    ]),
+  ];
 }
 
 function signerLines(): Line[] {
