@@ -9,14 +9,14 @@ import { type RawTokenAccess, withTokenAccess } from "./token-access.js";
 export interface RawPingOptions extends RawTokenAccess {
   readonly choriaConfig?: string;
   readonly ca?: string;
-  readonly broker: readonly string[];
+  readonly broker?: readonly string[];
   readonly collective?: string;
   readonly timeout?: string;
   readonly expect?: string;
-  readonly agent: readonly string[];
-  readonly class: readonly string[];
-  readonly fact: readonly string[];
-  readonly identity: readonly string[];
+  readonly agent?: readonly string[];
+  readonly class?: readonly string[];
+  readonly fact?: readonly string[];
+  readonly identity?: readonly string[];
   readonly json?: boolean;
 }
 
@@ -41,7 +41,7 @@ Exit status:
 ${STATUS}
 `;
 
-const another = (word: string, words: readonly string[]): readonly string[] => [...words, word];
+const another = (word: string, words: readonly string[] | undefined): readonly string[] => [...(words ?? []), word];
 
 /** Adds it to the group. */
 export const addPing: AddChoriaCommand = (group, start) => {
@@ -49,14 +49,14 @@ export const addPing: AddChoriaCommand = (group, start) => {
   withTokenAccess(command)
     .option("--choria-config <file>", "your client configuration (default: the one that choria would find)")
     .option("--ca <file>", "the CA that the broker is checked against (default: the configuration's)")
-    .option("--broker <host:port>", "a broker, repeatable (default: the configuration's)", another, [])
+    .option("--broker <host:port>", "a broker, repeatable (default: the configuration's)", another)
     .option("--collective <name>", "the collective that is asked (default: the configuration's main one)")
     .option("--timeout <seconds>", "how long answers are waited for (default: the configuration's discovery_timeout)")
     .option("--expect <number>", "end as soon as so many have answered")
-    .option("-A, --agent <name>", "only servers with this agent, repeatable", another, [])
-    .option("-C, --class <name>", "only servers with this class, repeatable", another, [])
-    .option("-F, --fact <fact=value>", "only servers with this fact, repeatable", another, [])
-    .option("-I, --identity <name>", "only this server, repeatable", another, [])
+    .option("-A, --agent <name>", "only servers with this agent, repeatable", another)
+    .option("-C, --class <name>", "only servers with this class, repeatable", another)
+    .option("-F, --fact <fact=value>", "only servers with this fact, repeatable", another)
+    .option("-I, --identity <name>", "only this server, repeatable", another)
     .option("--json", "one JSON document on stdout")
     .addHelpText("after", HELP)
     .action((options: RawPingOptions) => start.alone("ping", async () => (await import("./ping.js")).runPing(options)));

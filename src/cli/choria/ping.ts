@@ -70,17 +70,17 @@ async function prepare(raw: RawPingOptions): Promise<Plan> {
   const access = checkTokenAccess(raw);
   const expected = raw.expect === undefined ? null : wholeNumber(raw.expect, "--expect", 100_000);
   const timeout = raw.timeout === undefined ? null : wholeNumber(raw.timeout, "--timeout", MAX_TIMEOUT_SECONDS);
-  const filter = parseFilter({ facts: raw.fact, classes: raw.class, agents: raw.agent, identities: raw.identity });
+  const filter = parseFilter({ facts: raw.fact ?? [], classes: raw.class ?? [], agents: raw.agent ?? [], identities: raw.identity ?? [] });
   if (raw.collective !== undefined && !/^[\w.-]+$/.test(raw.collective))
     throw usage("--collective takes the name of one", "such as mcollective");
   const own = await readOwnConfig({
     ...clientHere(process.env),
     ...(raw.choriaConfig === undefined ? {} : { choriaConfig: raw.choriaConfig }),
     caPem: raw.ca === undefined ? null : readCaFile(raw.ca),
-    brokers: parseBrokers(raw.broker),
+    brokers: parseBrokers(raw.broker ?? []),
     domain: domainHere(),
     // With both named there is nothing that it must say.
-    optional: raw.ca !== undefined && raw.broker.length > 0,
+    optional: raw.ca !== undefined && raw.broker !== undefined,
     overlaid: null,
   });
   if (own.config.federations.length > 0) {
