@@ -110,8 +110,7 @@ export function everydayCases(token: SoftHsm): ProgramCase[] {
 /** Managing a token with one RSA key, in this order: under `full` it works, under `sign` each that changes something is refused. */
 export function managingCases(token: SoftHsm): ProgramCase[] {
   const login = ["--login", "--pin", token.pin];
-  // Where importKey of test/support/softhsm.ts leaves it.
-  const certificate = join(token.dir ?? "", `${token.keys.rsa?.id}.der`);
+  const certificate = token.keys.rsa?.certificateFile?.replace(/\.crt$/, ".der") ?? "";
   const made = ["--id", "33", "--label", "made here"];
   const uses = (name: string, ...args: readonly string[]): ProgramCase => ({ name, run: (way) => ({ argv: tool(way, ...args) }) });
   return [

@@ -6,7 +6,7 @@
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, extname, join } from "node:path";
 import { promisify } from "node:util";
 
 const execute = promisify(execFile);
@@ -52,7 +52,7 @@ export interface SoftHsm extends AsyncDisposable {
   readonly keys: { readonly rsa?: SoftHsmKey; readonly ec?: SoftHsmKey };
   /** Runs pkcs11-tool on this token's module and answers its output; rejects on a non-zero exit. */
   pkcs11Tool(...args: string[]): Promise<{ stdout: string; stderr: string }>;
-  /** Puts a key of a PEM file on the token, with its certificate where one is named. */
+  /** Puts a key of a PEM file on the token, with its certificate where one is named: as DER it lies in `dir` by the same name. */
   importKey(key: {
     readonly id: string;
     readonly label: string;
@@ -80,7 +80,7 @@ export async function createSoftHsm(options: SoftHsmOptions = {}): Promise<SoftH
   const importKey: SoftHsm["importKey"] = async ({ id, label: name, keyFile, certificateFile }) => {
     await run("softhsm2-util", ["--import", keyFile, "--token", label, "--label", name, "--id", id, "--pin", pin]);
     if (certificateFile === undefined) return;
-    const der = join(dir, `${id}.der`);
+    const der = join(dir, `${basename(certificateFile, extname(certificateFile))}.der`);
     await run("openssl", ["x509", "-in", certificateFile, "-outform", "DER", "-out", der]);
     const where = ["--token-label", label, "--login", "--pin", pin];
     await pkcs11Tool(...where, "--write-object", der, "--type", "cert", "--id", id, "--label", name);
