@@ -19,6 +19,7 @@ import { processesNaming } from "../support/processes.js";
 import { spawnUnderPty } from "../support/pty.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { P11KIT_CLIENT, type ServerProcess, startAgent, startStockServer } from "./agent-process.js";
+import { expectFailure, installBundle } from "./bastion-bundle.js";
 import { type CliProcess, startCli } from "./cli-process.js";
 
 const HANDSHAKE = "choria tls-handshake";
@@ -266,7 +267,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     expect(readdirSync(dir)).toEqual(["login"]);
   });
 
-  it("carries large messages whole, and holds up who sends more than is read", async () => {
+  it("carries large messages whole, as fast as they come", async () => {
     const relay = await startRelay();
     const [from, to] = [await natsClient(relay), await natsClient(relay)];
     const payload = randomBytes(512 * 1024);
@@ -293,7 +294,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     await all;
     const megabytes = total / 1e6 / ((performance.now() - begin) / 1000);
     expect({ received, digest: got.digest("hex") }).toEqual({ received: total, digest: wanted.digest("hex") });
-    // Measured 150 to 300 MB/s; what is looked for is a relay that copies byte by byte.
+    // Measured 92 MB/s, through the relay twice, on two busy cores; what is looked for is a relay that copies byte by byte.
     expect(megabytes).toBeGreaterThan(10);
     from.destroy();
     to.destroy();
@@ -321,6 +322,22 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     rmSync(join(dir, "login"));
     writeFileSync(join(dir, "login"), "joe:correct-horse\n", { mode: 0o640 });
     expect(await start(...words()).exited).toMatchObject({ code: 3, stderr: expect.stringContaining("can be read by others") });
+  });
+
+  it("runs from the one file for a bastion, which starts itself for the handshake and says nothing of that", async () => {
+    const bundle = await installBundle();
+    try {
+      const cli = startCli(words(), { program: bundle.program, env: bundle.env });
+      running.push(cli);
+      await cli.untilStderr(/relay for ptittle on/);
+      const help = await bundle.run(["choria", "--help"]);
+      expect(help.stdout.toString()).toContain("relay [options]");
+      expect(help.stdout.toString()).not.toContain("handshake");
+      expectFailure(await bundle.run(["choria", "tls-handshake"]), "E_USAGE", 2);
+      await cli.end();
+    } finally {
+      bundle.dispose();
+    }
   });
 
   it("works on a stock p11-kit server, with the PIN from a file", async () => {

@@ -39,7 +39,7 @@ export function strangerError({ code, message }: TlsFailure, broker: BrokerName)
     });
   }
   const [what, mend] = CHAIN[code] ?? NOT_OF_THE_CA;
-  const why = code in CHAIN ? "" : ` (${printable(message, 200)})`;
+  const why = code in CHAIN ? "" : ` (${printable(message.split(";")[0] ?? "", 200)})`;
   return new TokenfwdError("E_CHORIA_BROKER", `the certificate of ${brokerName(broker)} ${what}${why}`, {
     hint: `${mend}; nothing was signed`,
   });

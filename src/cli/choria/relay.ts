@@ -2,9 +2,9 @@
  * `tokenfwd choria relay`: the broker relay on this machine, with the token that the agent shows. Every option is looked at before
  * the token is asked for anything, and nobody is listened to before a broker has accepted the key.
  */
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
-import { createSecureContext } from "node:tls";
 import { TokenfwdError } from "../../base/errors.js";
 import { createFileLog, type Log, silentLog } from "../../base/log.js";
 import { printable } from "../../base/printable.js";
@@ -57,20 +57,17 @@ export function checkRelayOptions(raw: RawRelayOptions): RelayOptions {
   if (raw.loginFile === undefined || raw.loginFile === "") {
     throw usage("the login file is missing", "name it with --login-file FILE; it is made when it is not there");
   }
-  return {
-    access: checkTokenAccess(raw),
-    brokers,
-    caPem: readCa(checkFile(raw.ca, "--ca")),
-    loginFile: raw.loginFile,
-    listen: parseListen(raw.listen),
-  };
+  const listen = parseListen(raw.listen);
+  const access = checkTokenAccess(raw);
+  return { access, brokers, caPem: readCa(checkFile(raw.ca, "--ca")), loginFile: raw.loginFile, listen };
 }
 
 function readCa(path: string): string {
   try {
     const pem = readFileSync(path, "utf8");
-    if (!pem.includes("-----BEGIN CERTIFICATE-----")) throw new Error("it holds no certificate");
-    createSecureContext({ ca: pem });
+    const certificates = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+    if (certificates.length === 0) throw new Error("it holds no certificate");
+    for (const each of certificates) new X509Certificate(each);
     return pem;
   } catch (cause) {
     const why = printable(cause instanceof Error ? cause.message : "unknown reason", 200);
