@@ -41,9 +41,11 @@ export async function walk<C>(checks: readonly Check<C>[], context: C, { signal,
   const results: CheckResult[] = [];
   /** Errors that an earlier check met and that are a later one's finding. */
   const ahead = new Map<string, TokenfwdError>();
+  /** Errors that are a check's finding already. */
+  const reported = new Map<TokenfwdError, string>();
   for (const [index, check] of checks.entries()) {
     signal.throwIfAborted();
-    const missed = results.find(({ id, status }) => check.needs.includes(id) && (status === "fail" || status === "not-reached"));
+    const missed = results.find((one) => check.needs.includes(one.id) && isBroken(one));
     const met = ahead.get(check.id);
     let finding: Finding;
     let code: ErrorCode | null = null;
@@ -58,11 +60,17 @@ export async function walk<C>(checks: readonly Check<C>[], context: C, { signal,
         if (where > index) {
           ahead.set(checks[where]?.id ?? "", outcome);
           finding = { status: "pass", detail: "" };
-        } else if (where < index) finding = { status: "not-reached", detail: `needs ${owner?.check}` };
-        else {
-          const cause = owner?.cause ?? "unexplained";
-          if (owner === null) code = outcome.code;
-          finding = { status: "broken", cause, detail: outcome.message, ...(outcome.hint === undefined ? {} : { mend: outcome.hint }) };
+        } else {
+          // What an earlier check has passed can break later: then it is this one's, and only the first one's that meets it.
+          const earlier = where < index ? results[where] : undefined;
+          const before = reported.get(outcome) ?? (earlier !== undefined && isBroken(earlier) ? earlier.id : undefined);
+          const cause = where === index ? (owner?.cause ?? "unexplained") : "unexplained";
+          if (cause === "unexplained") code = outcome.code;
+          if (before === undefined) reported.set(outcome, check.id);
+          finding =
+            before !== undefined
+              ? { status: "not-reached", detail: `needs ${before}` }
+              : { status: "broken", cause, detail: outcome.message, ...(outcome.hint === undefined ? {} : { mend: outcome.hint }) };
         }
       } else finding = outcome;
     }
@@ -71,6 +79,11 @@ export async function walk<C>(checks: readonly Check<C>[], context: C, { signal,
     onResult?.(result);
   }
   return results;
+}
+
+/** Whether what needs this one cannot be looked at. */
+function isBroken({ status }: CheckResult): boolean {
+  return status === "fail" || status === "not-reached";
 }
 
 /** The finding, or the error in its place. Rejects with the reason of the walk's own end. */

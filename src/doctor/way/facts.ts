@@ -18,6 +18,7 @@ import { type Fact, held, lazily } from "../lazy.js";
 import type { TokenFacts } from "../workstation/facts.js";
 import { type AgentSide, openAgentSide } from "./agent-side.js";
 import { emptyService } from "./empty-service.js";
+import { createOwnStreams } from "./own-streams.js";
 
 /** What was told on the way, as the events of connect say it. */
 export interface LoginStory {
@@ -28,6 +29,11 @@ export interface LoginStory {
   /** What was tried, in words. */
   readonly tried: readonly string[];
 }
+
+/** Through sshd, and the four programs that may do it in its place. */
+const MOST_WAYS = 5;
+/** From a connection there to its stream here. */
+const ARRIVAL_MS = 10_000;
 
 /** The proof of the socket. `behind`: what answered it, our agent or a server without a token. */
 export type Proof = Verification & { readonly via: string; readonly behind: "agent" | "nothing" };
@@ -47,6 +53,8 @@ export interface WayFacts {
   readonly listening: Fact<void>;
   /** The socket was called from the bastion's side. Rejects as BastionSteps.prove. */
   readonly proof: Fact<Proof>;
+  /** By how many milliseconds small packets from there are held back; null where that cannot be measured. */
+  readonly heldMs: Fact<number | null>;
   /** Another stream from the bastion's side. Rejects with E_NOT_VERIFIED. */
   dial(): Promise<Duplex>;
   /** A client of our own at the bastion's end of the socket. Rejects with a TokenfwdError. */
@@ -61,6 +69,7 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
   const tried: string[] = [];
   let hostKey: string | null = null;
   let known = true;
+  const own = createOwnStreams();
   const settings = lazily(() => resolveSshSettings(options.destination ?? "", { ...options.ssh, signal }));
   const bastion = lazily(async () => {
     const reaching = {
@@ -88,36 +97,51 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
     const { user, host, port } = await settings();
     return { kind: "forward" as const, destination: options.destination ?? "", user, host, port, hostKeySha256: hostKey };
   });
+  /** A step on the connection; rejects with its end when that comes first. */
+  const step = async <T>(take: (steps: SeenBastion["steps"]) => Promise<T>): Promise<T> => {
+    const { steps, lost } = await bastion();
+    const gone = lost.then((error): never => {
+      throw error;
+    });
+    gone.catch(() => {});
+    return await Promise.race([take(steps), gone]);
+  };
   const service = lazily(async (): Promise<{ readonly behind: Proof["behind"]; readonly service: ForwardService }> => {
     try {
       const [agent, from] = [await token.agent(), await origin()];
-      return {
-        behind: "agent",
-        service: { attach: (stream) => agent.attach(stream, from, connectId), expectedSlots: () => agent.slots() },
-      };
+      const attach: ForwardService["attach"] = (stream) => agent.attach(stream, from, connectId);
+      return { behind: "agent", service: own.guard({ attach, expectedSlots: () => agent.slots() }) };
     } catch {
       // What is wrong with the token is the finding of other checks; the way is looked at all the same.
       signal.throwIfAborted();
-      return { behind: "nothing", service: emptyService() };
+      return { behind: "nothing", service: own.guard(emptyService()) };
     }
   });
-  const place = lazily(async () => (await bastion()).steps.claim());
+  const place = lazily(() => step((steps) => steps.claim()));
   const listening = lazily(async () => {
     await place();
-    await (await bastion()).steps.listen((await service()).service);
+    const offered = (await service()).service;
+    await step((steps) => steps.listen(offered));
   });
   const proof = lazily(async () => {
     await listening();
-    const served = await service();
-    return { ...(await (await bastion()).steps.prove(served.service)), behind: served.behind };
+    const offered = await service();
+    const verification = await own.expecting(MOST_WAYS, () => step((steps) => steps.prove(offered.service)));
+    // One of them may be somebody else's, who would wait there for the log-in.
+    own.drop();
+    return { ...verification, behind: offered.behind };
   });
   const dial = async (): Promise<Duplex> => {
-    await listening();
-    const outcome = await (await bastion()).steps.dial();
-    if (outcome.ok) return outcome.value;
-    throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion cannot be opened from there: ${outcome.reason}`, {
-      hint: "run it again",
-      reason: "not-verified",
+    return await own.expecting(1, async () => {
+      const outcome = await step((steps) => steps.dial());
+      // The stream there may be open before its other end has come here.
+      if (outcome.ok && (await own.arrived(ARRIVAL_MS))) return outcome.value;
+      if (outcome.ok) outcome.value.destroy();
+      const why = outcome.ok ? `nothing came in ${ARRIVAL_MS / 1000} s` : outcome.reason;
+      throw new TokenfwdError("E_NOT_VERIFIED", `the socket on the bastion cannot be opened from there: ${why}`, {
+        hint: "run it again",
+        reason: "not-verified",
+      });
     });
   };
   const agentSide = lazily(async () => {
@@ -128,7 +152,8 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
     settings,
     bastion,
     story: () => ({ hostKey, known, tried }),
-    survey: lazily(async () => (await bastion()).steps.survey()),
+    survey: lazily(() => step((steps) => steps.survey())),
+    heldMs: lazily(() => step((steps) => steps.heldMs())),
     place,
     listening,
     proof,

@@ -32,8 +32,7 @@ export const latencyCheck = defineCheck<DoctorContext>()({
     },
   },
   async run({ way }, { broken }) {
-    const { steps } = await way.bastion();
-    const heldMs = await steps.heldMs();
+    const heldMs = await way.heldMs();
     const proof = await way.proof();
     const call = proof.passed ? `${shown(proof.rttMs)} ms` : "not measured";
     const held = heldMs === null ? "whether packets are held back was not measured" : `small packets come ${shown(heldMs)} ms late`;

@@ -95,8 +95,8 @@ export const signatureCheck = defineCheck<DoctorContext>()({
       return notReached("there is nothing to ask the PIN with: no terminal, no pinentry, no --pin-source");
     try {
       const before = performance.now();
-      await unlock(await token.agent(), await way.origin(), signal);
       const side = await way.agentSide();
+      await unlock(await token.agent(), await way.origin(), signal);
       const [key] = side.keys;
       const given = await token.key();
       const uri = given === "all" || given === null ? (key?.uri ?? null) : given;

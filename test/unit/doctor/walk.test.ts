@@ -72,6 +72,21 @@ describe("a walk", () => {
     expect(results[2]).toMatchObject({ detail: "no key was taken", mend: "load one" });
   });
 
+  it("says of an error that belongs to a check which has passed that it is the first one's that meets it", async () => {
+    const lost = lazily(async () => {
+      throw new TokenfwdError("E_SSH_AUTH", "the connection was lost");
+    });
+    const run = async () => pass(String(await lost()));
+    const login = check("login", { causes: { refused: { ...FAIL, code: "E_SSH_AUTH", usual: true } } });
+    const results = await walk([login, check("one", { run }), check("two", { run })], null, { signal: never });
+    expect(results.map(({ id, status, cause }) => [id, status, cause])).toEqual([
+      ["login", "pass", null],
+      ["one", "fail", "unexplained"],
+      ["two", "not-reached", null],
+    ]);
+    expect(walkStatus(results)).toBe(10);
+  });
+
   it("says of two checks with the same causes that it is the one that looked", async () => {
     const causes = { lost: { ...FAIL, code: "E_SSH_LOST" as const, usual: true as const } };
     const there = check("there", {

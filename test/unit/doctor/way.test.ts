@@ -27,11 +27,11 @@ async function find(id: string, recorded: Recorded): Promise<unknown> {
   const proof = recorded.proof ?? { passed: true, rttMs: 1, via: "direct-streamlocal", behind: "agent" };
   const bastion = async () => ({
     looked: { strictKex, pty: true, probe: { p11Kit, p11KitClient: "/usr/lib/p11-kit-client.so" } },
-    steps: { heldMs: async () => heldMs },
   });
   const way = {
     bastion,
     survey: async () => ({ wellKnown: { path: "/run/user/7/p11-kit/pkcs11", state: "none", holder: null, ...wellKnown }, unit }),
+    heldMs: async () => heldMs,
     proof: async () => proof,
     agentSide: async () => ({ keys: keys.map((key) => ({ uri: "pkcs11:object=k", ...key })) }),
   };
