@@ -101,7 +101,7 @@ async function look<C>(check: Check<C>, context: C, signal: AbortSignal): Promis
     stop = () => resolve({ status: "broken", cause: "timed-out", detail });
     both.addEventListener("abort", stop, { once: true });
   });
-  const running = check.run(context, looking);
+  const running = (async () => check.run(context, looking))();
   try {
     const finding = await Promise.race([running, over]);
     signal.throwIfAborted();

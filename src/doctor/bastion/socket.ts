@@ -33,7 +33,7 @@ export const bastionSocketCheck = defineCheck<BastionContext>()({
         "The socket, or a directory on the way to it, belongs to somebody else or can be changed by others, so nothing is sent into it.",
       mend: "the line names what is open or whose it is; a runtime directory is yours with mode 0700 (ls -ld DIRECTORY)",
     },
-    several: {
+    "several-workstations": {
       status: "fail",
       code: "E_AGENT_SOCKET",
       meaning: "Several workstations are connected to this account, perhaps of several people, and none is chosen for you.",
@@ -59,7 +59,7 @@ export const bastionSocketCheck = defineCheck<BastionContext>()({
       return pass(printable((await client()).socket));
     } catch (thrown) {
       const error = TokenfwdError.from(thrown);
-      if (error.reason === "several-workstations") return broken("several", error.message);
+      if (error.reason === "several-workstations") throw error;
       if (error.code !== "E_AGENT_NOT_FOUND" && error.code !== "E_AGENT_SOCKET") throw error;
       const places = findSockets({ env, uid, ...(socket === null ? {} : { socket }) });
       const faults = places.map(({ path }) => ({ path, fault: socketFault(path, uid) }));

@@ -34,7 +34,7 @@ export const cardCheck = defineCheck<DoctorContext>()({
       code: null,
       meaning:
         "No token can be seen, and another program is at the card. GnuPG's scdaemon takes a card for itself; others may do so for a while.",
-      mend: "end it, and look again ({end}); for scdaemon, pcsc-shared in ~/.gnupg/scdaemon.conf lets others in",
+      mend: "end it, and look again ({command}); for scdaemon, pcsc-shared in ~/.gnupg/scdaemon.conf lets others in",
     },
   },
   async run({ token, options, env }, { broken, signal }) {
@@ -56,7 +56,7 @@ export const cardCheck = defineCheck<DoctorContext>()({
     const host = await token.host().catch(() => null);
     const users = process.platform === "linux" ? await cardUsers([process.pid, host?.pid], signal) : [];
     const names = users.map(({ pid, name }) => `${printable(name)} (process ${pid})`).join(", ");
-    if (!seen && users.length > 0) return broken("held", `no token is seen, and the card is used by ${names}`, { end: ending(users) });
+    if (!seen && users.length > 0) return broken("held", `no token is seen, and the card is used by ${names}`, { command: ending(users) });
     const others = users.length === 0 ? "" : `; also at the card: ${names}`;
     return pass(`${daemon === "answers" ? "pcscd answers" : "the system's own PC/SC"}${others}`);
   },
