@@ -407,9 +407,14 @@ describe("Choria", () => {
     await withToken({ objects: "rsa", certificates: false }, async () => {
       expect((await configured(GOOD(caFile()))).broken).toEqual(["choria-identity no-certificate"]);
     });
+    await withToken({ objects: "rsa", commonName: "rip van winkle" }, async () => {
+      const walked = await configured(GOOD(caFile()));
+      expect([walked.broken, walked.status]).toEqual([["choria-identity unfit-name"], 50]);
+    });
     await withToken({ objects: "rsa", commonName: "rip" }, async () => {
       const walked = await configured(GOOD(caFile()));
       expect([walked.broken, walked.status]).toEqual([["choria-identity unusual-name"], 0]);
+      expect(resultOf(walked, "choria-identity").mend).toContain("certname_whitelist = ^rip$");
     });
     await withToken({ objects: "rsa+ec" }, async () => {
       expect((await configured(GOOD(caFile()), { ...here(), key: "all" })).broken).toEqual(["choria-identity several"]);

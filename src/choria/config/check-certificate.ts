@@ -25,6 +25,9 @@ export function pemCertificates(text: Buffer): X509Certificate[] {
   });
 }
 
+/** Whether servers that were told nothing take requests of this name. */
+export const isAllowedByDefault = (name: string): boolean => DEFAULT_LIST.test(name);
+
 /** The line for every server's configuration that lets a name in. */
 export function allowLine(name: string): string {
   return `plugin.choria.security.certname_whitelist = ^${name.replaceAll(".", "\\.")}$`;
@@ -56,7 +59,7 @@ export function checkCertificate(
     return null;
   }
   const certificate = new X509Certificate(der);
-  if (!DEFAULT_LIST.test(name)) {
+  if (!isAllowedByDefault(name)) {
     const text = `servers take requests of ${name} only when they were told: their default list has names that end in .mcollective or .choria`;
     findings.add("whitelist", "note", text, `on every server: ${allowLine(name)}`, where);
   }

@@ -21,8 +21,9 @@ export interface KeyOfIdentity {
   readonly spki: Buffer | null;
 }
 
-function refused(message: string, hint: string, cause?: unknown): TokenfwdError {
-  return new TokenfwdError("E_CHORIA_CERT", printable(message, 600), { hint: printable(hint, 600), cause });
+/** `reason` is doctor's word for it (src/doctor/choria/identity.ts). */
+function refused(reason: string, message: string, hint: string, cause?: unknown): TokenfwdError {
+  return new TokenfwdError("E_CHORIA_CERT", printable(message, 600), { hint: printable(hint, 600), reason, cause });
 }
 
 /** The identity that a DER certificate gives to a key. `now` is in milliseconds since 1970. Throws E_CHORIA_CERT. */
@@ -54,9 +55,9 @@ function parse(certificate: Buffer): X509Certificate {
     const parsed = new X509Certificate(certificate);
     if (parsed.raw.equals(certificate)) return parsed;
   } catch (cause) {
-    throw refused("what the token has for a certificate is none", "load the key's certificate on the token anew", cause);
+    throw refused("unreadable", "what the token has for a certificate is none", "load the key's certificate on the token anew", cause);
   }
-  throw refused("what the token has for a certificate is none in DER", "load the key's certificate on the token anew");
+  throw refused("unreadable", "what the token has for a certificate is none in DER", "load the key's certificate on the token anew");
 }
 
 /** The fingerprint of the certificate's key, which is RSA and the key's own. */
@@ -66,6 +67,7 @@ function checkKey(certificate: X509Certificate, key: KeyOfIdentity): Buffer {
   if (spki === null || keyType(certificate) !== "rsa") {
     const kind = spki === null ? "unknown" : nameOf(describeSpki(spki));
     throw refused(
+      "not-rsa",
       `the token's certificate has a key of type ${kind}, and Choria's protocol v1 takes plain RSA alone; a server that meets another ends itself`,
       "use an RSA key: tokenfwd keys lists them, and --key names one",
     );
@@ -73,6 +75,7 @@ function checkKey(certificate: X509Certificate, key: KeyOfIdentity): Buffer {
   const fingerprint = spkiFingerprint(spki);
   if (key.spki?.equals(fingerprint)) return fingerprint;
   throw refused(
+    "of-another-key",
     `the certificate on the token is not the one of the key ${key.uri}`,
     "load the key's own certificate on the token, with the same id as the key",
   );
@@ -96,9 +99,13 @@ function checkTime(certificate: X509Certificate, now: number): void {
   const until = Date.parse(certificate.validTo);
   const from = Date.parse(certificate.validFrom);
   if (!(now <= until))
-    throw refused(`the token's certificate expired on ${certificate.validTo}`, "have a new one issued, and load it on the token");
+    throw refused(
+      "expired",
+      `the token's certificate expired on ${certificate.validTo}`,
+      "have a new one issued, and load it on the token",
+    );
   if (!(now >= from)) {
-    throw refused(`the token's certificate is not valid before ${certificate.validFrom}`, "is the clock of this machine right?");
+    throw refused("not-yet", `the token's certificate is not valid before ${certificate.validFrom}`, "is the clock of this machine right?");
   }
 }
 
@@ -107,6 +114,7 @@ function checkUse({ keyUsage }: X509Certificate): void {
   const uses = keyUsage as readonly string[] | undefined;
   if (uses === undefined || uses.includes(CLIENT_AUTH) || uses.includes(ANY_USE)) return;
   throw refused(
+    "not-for-clients",
     "the token's certificate is not one for clients: its extended key usage does not hold clientAuth",
     "have one issued with clientAuth, or without an extended key usage",
   );
@@ -118,10 +126,10 @@ function commonNameOf(certificate: X509Certificate): string {
   const name = names[0];
   if (typeof name !== "string" || names.length !== 1) {
     const found = names.length === 0 ? "no CN" : `${names.length} CNs`;
-    throw refused(`the token's certificate has ${found} in its subject, and Choria takes its caller from the one`, CN_HINT);
+    throw refused("unfit-name", `the token's certificate has ${found} in its subject, and Choria takes its caller from the one`, CN_HINT);
   }
   if (!isCallerId(`choria=${name}`)) {
-    throw refused(`the CN of the token's certificate is no Choria caller: "${printable(name, 100)}"`, CN_HINT);
+    throw refused("unfit-name", `the CN of the token's certificate is no Choria caller: "${printable(name, 100)}"`, CN_HINT);
   }
   return name;
 }

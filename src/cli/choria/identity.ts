@@ -41,6 +41,7 @@ export async function findIdentity(
   if (certificate === null) {
     throw new TokenfwdError("E_CHORIA_CERT", `there is no certificate of the key ${shown(entry)} on the token`, {
       hint: "load it on the token, with the same id as the key: pkcs11-tool --write-object CERT.der --type cert --id ID",
+      reason: "no-certificate",
     });
   }
   const identity = identityOf(certificate, { uri: printable(entry.uri, 4096), spki: spki === null ? null : spkiFingerprint(spki) }, now());

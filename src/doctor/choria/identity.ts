@@ -2,15 +2,12 @@
  * Whether Choria's servers would take the key and its certificate: RSA, with a common name. Where no Choria is configured it is
  * only said, because ssh, TLS and git do not mind. It must never take a certificate for valid: who signed it is the servers' business.
  */
-import type { X509Certificate } from "node:crypto";
-import { printable } from "../../base/printable.js";
-import { describeSpki } from "../../cryptoki/keys/spki.js";
+import { allowLine, isAllowedByDefault } from "../../choria/config/check-certificate.js";
+import { identityOf } from "../../choria/signer/certificate.js";
+import { describeSpki, spkiFingerprint } from "../../cryptoki/keys/spki.js";
 import { defineCheck, pass } from "../check.js";
 import type { DoctorContext } from "../context.js";
 import type { HeldKey } from "../workstation/key-parts.js";
-
-/** What Choria's servers take by default as the name of a caller. */
-const DEFAULT_CALLER = /\.(mcollective|choria)$/;
 
 export const choriaIdentityCheck = defineCheck<DoctorContext>()({
   id: "choria-identity",
@@ -21,7 +18,6 @@ export const choriaIdentityCheck = defineCheck<DoctorContext>()({
     "not-rsa": {
       status: "fail",
       code: "E_CHORIA_CERT",
-      usual: true,
       meaning:
         "Choria's protocol v1 signs with RSA and nothing else; a server that gets a request with another kind of certificate panics.",
       mend: "have an RSA key (2048 bits or more) with its certificate on the token, and name it with --key",
@@ -38,18 +34,25 @@ export const choriaIdentityCheck = defineCheck<DoctorContext>()({
       meaning: "Choria sends the certificate with each request, and there is none beside the key.",
       mend: "have a certificate issued for the key by Choria's CA, and write it to the token with the key's id",
     },
-    "no-common-name": {
+    "unfit-name": {
       status: "fail",
       code: "E_CHORIA_CERT",
-      meaning: "Choria calls the operator by the certificate's common name (CN), and it has none.",
-      mend: "have a certificate issued whose subject has a CN, such as CN=rip.mcollective",
+      meaning:
+        "Choria calls the operator by the certificate's common name (CN). It has none, or several, or one with characters that no caller has.",
+      mend: "have a certificate issued whose subject has one CN of letters, digits, _, . and - alone, such as CN=rip.mcollective",
+    },
+    "not-for-clients": {
+      status: "fail",
+      code: "E_CHORIA_CERT",
+      meaning: "The certificate says what it may be used for (extended key usage), and that does not hold clientAuth.",
+      mend: "have one issued with clientAuth, or without an extended key usage",
     },
     "unusual-name": {
       status: "warn",
       code: null,
       meaning:
         "Choria's servers by default take callers whose common name ends in .mcollective or .choria; another one needs plugin.choria.security.certname_whitelist on each server.",
-      mend: "ask the Choria admin whether certname_whitelist has a pattern for {name}",
+      mend: 'send to the Choria admin: "On every server, please: {line}"',
     },
     several: {
       status: "fail",
@@ -69,21 +72,16 @@ export const choriaIdentityCheck = defineCheck<DoctorContext>()({
     }
     if (!about) return pass("no Choria configuration here");
     if (keys.length > 1) return broken("several", `${keys.length} keys would be seen`);
-    const certificate = rsa[0]?.certificates[0]?.x509;
-    if (!certificate) return broken("no-certificate", "there is no certificate beside the key");
-    const name = commonName(certificate);
-    if (name === null) return broken("no-common-name", "the certificate's subject has no CN");
-    if (!DEFAULT_CALLER.test(name)) return broken("unusual-name", `the CN is ${printable(name)}`, { name });
-    return pass(`choria=${printable(name)}`);
+    const certificate = rsa[0]?.certificates[0];
+    if (!certificate?.x509) return broken("no-certificate", "there is no certificate beside the key");
+    // Its dates, and whether it is of this key, are other checks' business.
+    const own = { uri: rsa[0]?.uri ?? "", spki: spkiFingerprint(certificate.spki ?? Buffer.alloc(0)) };
+    const { commonName } = identityOf(certificate.der, own, Date.parse(certificate.x509.validFrom));
+    if (isAllowedByDefault(commonName)) return pass(`choria=${commonName}`);
+    return broken("unusual-name", `the CN is ${commonName}`, { line: allowLine(commonName) });
   },
 });
 
 function spkisOf({ publicKeys, certificates }: HeldKey): Buffer[] {
   return [...publicKeys, ...certificates.flatMap(({ spki }) => (spki === null ? [] : [spki]))];
-}
-
-function commonName(certificate: X509Certificate): string | null {
-  const { CN } = certificate.toLegacyObject().subject as { CN?: string | string[] };
-  const name = Array.isArray(CN) ? CN[0] : CN;
-  return name === undefined || name === "" ? null : name;
 }
