@@ -17,6 +17,8 @@ Start here:
   tokenfwd connect bastion --module MODULE -- ssh-keygen -D CLIENT
       runs one command there with the token, and returns its exit status. CLIENT is the bastion's
       p11-kit-client.so with its path, on Debian /usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so.
+  tokenfwd doctor bastion --module MODULE
+      says what is broken between the key and the program, and what mends it.
   tokenfwd keys
       lists the keys that an agent, here or on the other end of such a connection, lets be used;
       tokenfwd sign signs with one of them.
