@@ -2,10 +2,13 @@
  * TLS with the token's key to a real broker: how often the token signs, and for whom it does not.
  */
 import { execFileSync } from "node:child_process";
+import { constants } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
+import { createServer } from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { dialTcp } from "../../src/choria/dial.js";
 import { readLine } from "../../src/choria/relay/line.js";
@@ -211,7 +214,9 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
     await shim.control("token out");
     await expect(tls.prewarm(peer(), NEVER)).rejects.toMatchObject({ code: "E_KEY_NOT_FOUND" });
     await shim.control();
-    await tls.prewarm(peer(), NEVER);
+    // The agent looks for it once a second.
+    const made = () => tls.prewarm(peer(), NEVER).then(() => "a session", String);
+    await expect.poll(made, { timeout: 10_000 }).toBe("a session");
     await tls.close();
   });
 
@@ -230,6 +235,30 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
       message: expect.stringContaining("/nonexistent"),
     });
     await tls.close();
+  });
+
+  it("says that a server resumes no session, and does not have the token sign for each connection to it", async () => {
+    const { certificate, key } = await network.pki.leaf("no-sessions", { commonName: "localhost" });
+    const files = { cert: readFileSync(certificate), key: readFileSync(key), ca: readFileSync(network.pki.ca) };
+    const server = createServer({ ...files, requestCert: true, secureOptions: constants.SSL_OP_NO_TICKET }, (socket) => {
+      socket.on("error", () => undefined);
+      socket.resume();
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const tls = clientFor();
+    try {
+      const open = (signal: AbortSignal) => dialTcp("127.0.0.1", port, signal);
+      const none = { code: "E_CHORIA_BROKER", message: `broker localhost:${port} resumes no TLS session` };
+      const made = await signatures(async () => {
+        for (const _ of [1, 2, 3]) await expect(tls.connect({ host: "localhost", port, open }, NEVER)).rejects.toMatchObject(none);
+      });
+      // The session, and a second one in case the first was only too old.
+      expect(made).toBe(2);
+    } finally {
+      await tls.close();
+      server.close();
+    }
   });
 
   it("gives a stock p11-kit server its PIN, once, and says when it is wrong or missing", async () => {

@@ -5,7 +5,7 @@
 import type { Duplex } from "node:stream";
 import { TokenfwdError } from "../../base/errors.js";
 import type { Log } from "../../base/log.js";
-import { brokerRefusal, keyFault, signFault, strangerError } from "./causes.js";
+import { brokerRefusal, keyFault, noTicketError, signFault, strangerError } from "./causes.js";
 import { type HandshakeProcess, silentEnd, startHandshakeProcess } from "./child-process.js";
 import type { EnginePlaces } from "./engine.js";
 import type { HandshakeReport } from "./messages.js";
@@ -40,6 +40,8 @@ const LOAD_MS = 180_000;
 const SIGN_MS = 180_000;
 /** For a broker to answer what is computed and not waited for. */
 const ANSWER_MS = 10_000;
+/** For it to give a session, which comes with its last words of the handshake. */
+const SESSION_MS = 5_000;
 
 /**
  * Makes the handshake. `signing` is called when the key is about to be asked. Rejects with a TokenfwdError that says who said no,
@@ -92,7 +94,7 @@ async function talk(
   const signMs = performance.now() - asked;
   // A broker that hung up meanwhile is seen only now: the process was waiting for the token.
   const wasSecure = report.kind === "secure";
-  if (wasSecure) report = await nextWithin(child, ANSWER_MS, signal);
+  if (wasSecure) report = await nextWithin(child, SESSION_MS, signal, () => noTicketError(peer));
   if (report.kind === "ticket") return { kind: "ticket", session: Buffer.from(report.session, "base64"), signMs };
   if (report.kind !== "failed") throw silentEnd(null);
   if (!wasSecure && report.code !== "ECONNRESET") throw signFault(report);
@@ -100,18 +102,17 @@ async function talk(
   return { kind: "cut", signMs, brokerMs: brokerMs ?? performance.now() - begin };
 }
 
-/** The next report. Rejects when the process ends or says nothing for so long, and with the signal's reason. */
-async function nextWithin(child: HandshakeProcess, ms: number, signal: AbortSignal): Promise<HandshakeReport> {
+const silent = (ms: number): TokenfwdError =>
+  new TokenfwdError("E_CHORIA_BROKER", `the TLS handshake did not go on for ${ms / 1000} s`, {
+    hint: "look at the workstation, which may be asking, and at the broker's log",
+  });
+
+/** The next report. Rejects when the process ends, with `late` when it says nothing for so long, and with the signal's reason. */
+async function nextWithin(child: HandshakeProcess, ms: number, signal: AbortSignal, late = () => silent(ms)): Promise<HandshakeReport> {
   signal.throwIfAborted();
   let stop = (): void => {};
   const over = new Promise<never>((_resolve, reject) => {
-    const timer = setTimeout(() => {
-      reject(
-        new TokenfwdError("E_CHORIA_BROKER", `the TLS handshake did not go on for ${ms / 1000} s`, {
-          hint: "look at the workstation, which may be asking, and at the broker's log",
-        }),
-      );
-    }, ms);
+    const timer = setTimeout(() => reject(late()), ms);
     const aborted = (): void => reject(signal.reason);
     signal.addEventListener("abort", aborted, { once: true });
     stop = () => {

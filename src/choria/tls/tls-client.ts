@@ -1,8 +1,8 @@
 /*
  * TLS to brokers as the owner of the token's key. The key is used for one handshake at a time, in a process of its own
  * (handshake.ts), which brings back a session; every connection that carries something resumes one, in this process and without
- * the key (docs/adr/0006). Sessions are in memory only: whoever has one is the operator to the broker, so they are overwritten
- * when they are replaced, when the token has gone, and at the end.
+ * the key (docs/adr/0006). Sessions are in memory only: whoever has one is the operator to the broker, so they are forgotten
+ * when they are replaced, when the token has gone, and at the end. What is ours of them is overwritten then; Node has copies.
  */
 import { once } from "node:events";
 import { isIP } from "node:net";
@@ -251,7 +251,7 @@ async function resume(cipher: Duplex, { context, peer, ticket, signal, renewed }
   // Stays for the connection's life: after an error comes its close, which is what its taker listens to.
   socket.on("error", () => {});
   socket.on("session", (fresh: Buffer) => {
-    if (socket.isSessionReused()) renewed(Buffer.from(fresh));
+    if (socket.isSessionReused()) renewed(fresh);
   });
   cipher.once("close", () => socket.destroy(new Error("the broker hung up")));
   const late = AbortSignal.timeout(RESUME_MS);

@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { TokenfwdError } from "../../../../src/base/errors.js";
 import { type BrokerRelayOptions, createBrokerRelay } from "../../../../src/choria/relay/relay.js";
-import type { UpstreamTls } from "../../../../src/choria/relay/upstream.js";
+import { createUpstream, type UpstreamTls } from "../../../../src/choria/relay/upstream.js";
 import { streamPair } from "../../../support/stream-pair.js";
 
 const LOGIN = { user: "joe", password: Buffer.from("secret") };
@@ -148,6 +148,42 @@ describe("the broker relay", () => {
     expect(dials).toEqual(["one", "two", "two"]);
     expect(events).toEqual(["one:1 down: the broker one:1 cannot be reached: nobody listens there", "two:2 up"]);
     await relay.close();
+  });
+
+  it("passes over a broker that answered nothing as long as a client had patience", async () => {
+    let nowMs = 0;
+    const dialled: string[] = [];
+    const changes: string[] = [];
+    const upstream = createUpstream({
+      brokers: [
+        { host: "hole", port: 1 },
+        { host: "two", port: 2 },
+      ],
+      tls: plainTls,
+      now: () => nowMs,
+      changed: (broker, state) => changes.push(`${broker} ${state}`),
+      fault: () => undefined,
+      dial(host, _port, signal) {
+        dialled.push(host);
+        const [near, far] = streamPair();
+        far.write(INFO);
+        if (host === "two") return Promise.resolve(near);
+        return new Promise((_resolve, reject) => {
+          signal.addEventListener("abort", () => reject(signal.reason));
+        });
+      },
+    });
+    const patience = new AbortController();
+    const waiting = upstream.connect(patience.signal);
+    nowMs = 2_000;
+    patience.abort(new Error("gone"));
+    await expect(waiting).rejects.toThrow("gone");
+    const never = new AbortController().signal;
+    (await upstream.connect(never)).destroy();
+    // Long after, the one that answered last is still the first that is asked.
+    nowMs = 60_000;
+    (await upstream.connect(never)).destroy();
+    expect({ dialled, changes }).toEqual({ dialled: ["hole", "two", "two"], changes: ["hole:1 down", "two:2 up"] });
   });
 
   it("tells the client why there is no broker", async () => {
