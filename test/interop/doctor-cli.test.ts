@@ -2,7 +2,18 @@
  * `tokenfwd doctor` as a user runs it: its document, list and exit status, the report, and that of a PIN, a key and the environment
  * nothing gets out.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -13,6 +24,7 @@ import { createSoftHsm, type SoftHsm } from "../support/softhsm.js";
 import { startSshd } from "../support/sshd.js";
 import { runCli, startCli, TOKENFWD } from "./cli-process.js";
 
+const PROJECT = join(import.meta.dirname, "../..");
 const CANARY = "Wd4mTq8vNz2xKb7hRs5cLj9f";
 let token: SoftHsm;
 let dir: string;
@@ -61,6 +73,29 @@ describe("tokenfwd doctor", () => {
         .find((line) => line.includes('"event":"error"')) ?? "{}",
     );
     expect([error.cause, error.hint, error.message]).toEqual([failed?.["cause"], failed?.["mend"], failed?.["detail"]]);
+  });
+
+  test("of an installation without the compiled addon says how to get it, and looks at what needs none", async () => {
+    const root = join(dir, "installed");
+    const modules = join(PROJECT, "node_modules");
+    mkdirSync(join(root, "node_modules"), { recursive: true });
+    for (const name of ["bin", "dist"]) cpSync(join(PROJECT, name), join(root, name), { recursive: true });
+    cpSync(join(PROJECT, "package.json"), join(root, "package.json"));
+    for (const name of readdirSync(modules)) {
+      // The package as npm leaves it when its script was not run.
+      if (name !== "pkcs11js") symlinkSync(join(modules, name), join(root, "node_modules", name));
+      else cpSync(join(modules, name), join(root, "node_modules", name), { recursive: true, filter: (path) => !path.endsWith("/build") });
+    }
+    const cli = startCli([join(root, "bin", "tokenfwd.js"), "doctor", "--module", token.modulePath, "--json"], {
+      program: process.execPath,
+      env: { ...token.env, HOME: dir },
+    });
+    const { code, stdout } = await cli.exited;
+    const { checks } = JSON.parse(stdout.toString()) as { checks: Record<string, string>[] };
+    expect(checks.filter(({ status }) => status === "fail").map(({ id, cause }) => [id, cause])).toEqual([["native-addon", "not-built"]]);
+    expect(checks.find(({ id }) => id === "native-addon")?.["mend"]).toContain("npm rebuild pkcs11js");
+    expect(checks.find(({ id }) => id === "agent-socket")?.["status"]).toBe("pass");
+    expect(code).toBe(20);
   });
 
   test("takes a command line of connect as it is, and runs no command", async () => {
