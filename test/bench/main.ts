@@ -3,6 +3,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { benchChoria, choriaTable } from "./choria.js";
 import { type CleanUps, createCleanUps } from "./clean-ups.js";
 import { benchForward, forwardTable } from "./forward.js";
 import { benchLocal, localTable } from "./local.js";
@@ -13,15 +14,15 @@ import { benchTrace, traceTable } from "./trace.js";
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --only PARTS     of local, forward, trace, rtt, start, with commas (all)
-  --rounds N       of the parts local, forward and trace (5)
+  --only PARTS     of local, forward, trace, rtt, start, choria, with commas (all)
+  --rounds N       of the parts local, forward, trace and choria (5)
   --seconds S      of each way in each of these rounds (1)
   --rtt MS,...     round-trip times of the rtt part (0,10,50,150)
   --json FILE      writes every number there
   --doc            puts the tables into docs/performance.md
 `;
 
-const PARTS = ["local", "forward", "trace", "rtt", "start"] as const;
+const PARTS = ["local", "forward", "trace", "rtt", "start", "choria"] as const;
 
 interface Settings {
   readonly parts: readonly string[];
@@ -103,6 +104,12 @@ async function runParts(settings: Settings, cleanUps: CleanUps): Promise<void> {
     await cleanUps.dispose();
     results["start"] = rows;
     print("Beginning, and waiting", startTable(rows));
+  }
+  if (parts.includes("choria")) {
+    const rows = await benchChoria({ rounds, say, cleanUps });
+    await cleanUps.dispose();
+    results["choria"] = rows;
+    print("Choria, milliseconds for one request", typeof rows === "string" ? rows : choriaTable(rows));
   }
   if (settings.json !== null) writeFileSync(settings.json, `${JSON.stringify(results, null, 1)}\n`);
   if (settings.doc) writeReport(machine, tables);

@@ -1,14 +1,28 @@
 /*
  * `connect --choria` with the real choria, over a real sshd: what the fleet answers, what the bastion holds meanwhile, what sshd must allow.
  */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { answered, BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { COMMON } from "../support/choria/settings.js";
 import { spawnUnderPty } from "../support/pty.js";
-import { answered, BOTH, choriaScene, keyless } from "./choria-scene.js";
+import { choriaScene } from "./choria-scene.js";
 import { TOKENFWD } from "./cli-process.js";
+
+/** All that the relay answers to this. */
+function natsAnswer(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let all = "";
+    const socket = connect(port, "127.0.0.1", () => socket.write(text));
+    socket.setEncoding("latin1").on("data", (chunk: string) => {
+      all += chunk;
+    });
+    socket.on("error", reject).on("end", () => resolve(all));
+  });
+}
 
 describe.skipIf(!(await choriaAvailable()))("connect --choria", () => {
   const scene = choriaScene();
@@ -84,6 +98,35 @@ describe.skipIf(!(await choriaAvailable()))("connect --choria", () => {
     expect(exitCode).toBe(0);
     expect(bastion.left()).toEqual([]);
   }, 60_000);
+
+  it("has two ports on the bastion that are of no use to who has not read the secrets, and are gone afterwards", async () => {
+    const bastion = await scene.bastion();
+    const cli = scene.start(bastion, "--choria", "--json");
+    const { directory, caller } = (await cli.untilEvent("ready"))["choria"] as { readonly directory: string; readonly caller: string };
+    expect(caller).toBe("choria=ptittle");
+    const config = readFileSync(join(directory, "client.conf"), "utf8");
+    const [, relay = ""] = /middleware_hosts = nats:\/\/127\.0\.0\.1:(\d+)/.exec(config) ?? [];
+    const [, url = ""] = /request_signer\.url = (http:\S+)/.exec(config) ?? [];
+    expect([directory, join(directory, "client.conf"), join(directory, "login")].map((path) => statSync(path).mode & 0o077)).toEqual([
+      0, 0, 0,
+    ]);
+    const before = scene.token.signatures();
+    const connections = scene.network.broker().log().length;
+    expect(await natsAnswer(Number(relay), 'CONNECT {"user":"ops","pass":"guess"}\r\nPING\r\n')).toMatch(
+      /^INFO [^\r]*\r\n-ERR 'Authorization Violation'\r\n$/,
+    );
+    const body = JSON.stringify({ token: "guess", request: "", signature: "" });
+    for (const headers of [{}, { Origin: "http://elsewhere.example" }]) {
+      const answer = await fetch(url, { method: "POST", body, headers });
+      expect([400, 401]).toContain(answer.status);
+      expect(await answer.text()).toBe("");
+    }
+    expect(scene.token.signatures()).toBe(before);
+    expect(scene.network.broker().log()).toHaveLength(connections);
+    await cli.end();
+    await expect(fetch(url, { method: "POST", body })).rejects.toThrow();
+    expect(bastion.left()).toEqual([]);
+  });
 
   it("takes its configuration from the workstation where the bastion has none", async () => {
     const { network } = scene;

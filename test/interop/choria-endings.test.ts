@@ -3,10 +3,11 @@
  * nothing had been; and nothing is left on the bastion.
  */
 import { describe, expect, it } from "vitest";
+import { answered, BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { untilContents } from "../support/forward.js";
 import { processesNaming } from "../support/processes.js";
-import { answered, BOTH, type ChoriaBastion, choriaScene, keyless } from "./choria-scene.js";
+import { type ChoriaBastion, choriaScene } from "./choria-scene.js";
 
 /** Discovery takes so long, in seconds, where something is to happen meanwhile. */
 const LONG = 40;

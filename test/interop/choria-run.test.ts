@@ -6,8 +6,9 @@ import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { answered, BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
-import { answered, BOTH, type ChoriaBastion, choriaScene, keyless } from "./choria-scene.js";
+import { type ChoriaBastion, choriaScene } from "./choria-scene.js";
 import { type CliExit, startCli } from "./cli-process.js";
 
 describe.skipIf(!(await choriaAvailable()))("choria run on a bastion", () => {

@@ -6,8 +6,9 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, sy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
-import { type ChoriaNetwork, startChoriaNetwork } from "../support/choria/network.js";
-import { COMMON, type Setting, settingsText } from "../support/choria/settings.js";
+import { keyless } from "../support/choria/keyless.js";
+import { type ChoriaNetwork, type ChoriaNetworkOptions, startChoriaNetwork } from "../support/choria/network.js";
+import { type Setting, settingsText } from "../support/choria/settings.js";
 import { type SpiedToken, spyOn } from "../support/choria/spy.js";
 import { childrenOf } from "../support/processes.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
@@ -55,17 +56,8 @@ export interface ChoriaBastion {
   cut(): void;
 }
 
-/** The configuration of an operator who has no key here. */
-export const keyless = (network: ChoriaNetwork, broker = `nats://localhost:${network.port}`): Setting[] => [
-  ...COMMON,
-  ["discovery_timeout", 2],
-  ["plugin.choria.middleware_hosts", broker],
-  ["plugin.security.provider", "file"],
-  ["plugin.security.file.ca", network.pki.ca],
-];
-
 /** Registers the hooks of a test file; the answer holds from its first test on. */
-export function choriaScene(): ChoriaScene {
+export function choriaScene(options: ChoriaNetworkOptions = {}): ChoriaScene {
   let network: ChoriaNetwork;
   let token: SpiedToken;
   let shim: ShimModule;
@@ -74,7 +66,7 @@ export function choriaScene(): ChoriaScene {
   const cleanUps: ChoriaScene["cleanUps"] = [];
 
   beforeAll(async () => {
-    network = await startChoriaNetwork();
+    network = await startChoriaNetwork(options);
     token = spyOn(network.token);
     shim = await createShimModule(token.modulePath);
     dir = mkdtempSync(join(tmpdir(), "tfwd-choria-ws-"));
@@ -107,7 +99,7 @@ export function choriaScene(): ChoriaScene {
       return env;
     },
     cleanUps,
-    async bastion({ settings = keyless(network), node = true, witness = false, ...options } = {}) {
+    async bastion({ settings = keyless(network), node = true, witness = false, ...sshd } = {}) {
       const home = mkdtempSync(join(tmpdir(), "tfwd-home-"));
       cleanUps.push(() => rmSync(home, { recursive: true, force: true }));
       mkdirSync(join(home, "bin"));
@@ -117,10 +109,10 @@ export function choriaScene(): ChoriaScene {
       } else symlinkSync(network.program, join(home, "bin", "choria"));
       if (node) symlinkSync(process.execPath, join(home, "bin", "node"));
       if (settings !== null) writeFileSync(join(home, ".choriarc"), settingsText(settings));
-      const setEnv = { HOME: home, PATH: `${home}/bin:/usr/bin:/bin`, USER: "ops", ...options.setEnv };
-      const sshd = await startSshd({ ...options, setEnv });
-      cleanUps.push(() => sshd.dispose());
-      return bastionOf(sshd, home);
+      const setEnv = { HOME: home, PATH: `${home}/bin:/usr/bin:/bin`, USER: "ops", ...sshd.setEnv };
+      const started = await startSshd({ ...sshd, setEnv });
+      cleanUps.push(() => started.dispose());
+      return bastionOf(started, home);
     },
     words: (bastion, ...more) => [
       "connect",
@@ -173,21 +165,3 @@ function bastionOf(sshd: Sshd, home: string): ChoriaBastion {
     },
   };
 }
-
-/** Who answered `req ... --json` with OK. Throws with all of it where it is no document. */
-export function answered(stdout: Buffer | string, stderr = ""): string[] {
-  const text = String(stdout);
-  let parsed: { readonly replies?: readonly { readonly sender: string; readonly statuscode: number }[] };
-  try {
-    parsed = JSON.parse(text);
-  } catch {
-    throw new Error(`not one JSON document: ${text}${stderr}`);
-  }
-  return (parsed.replies ?? [])
-    .filter(({ statuscode }) => statuscode === 0)
-    .map(({ sender }) => sender)
-    .sort();
-}
-
-/** Both servers. */
-export const BOTH: readonly string[] = ["node1.example.net", "node2.example.net"];

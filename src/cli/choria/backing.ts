@@ -6,11 +6,12 @@
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import { TokenfwdError } from "../../base/errors.js";
+import type { Emitter } from "../../base/events.js";
 import type { Log } from "../../base/log.js";
 import type { TokenfwdClient } from "../../bastion/client/index.js";
 import type { Broker } from "../../choria/config/brokers.js";
 import { hostPort } from "../../choria/loopback.js";
-import { createBrokerRelay } from "../../choria/relay/relay.js";
+import { type BrokerRelayEvents, createBrokerRelay } from "../../choria/relay/relay.js";
 import { createRequestSigner } from "../../choria/signer/request-signer.js";
 import { createSecrets, publicKeyOf, type SignerSecrets } from "../../choria/signer/secrets.js";
 import { createSignerService } from "../../choria/signer/service.js";
@@ -100,7 +101,7 @@ export function openBacking(options: BackingOptions): Backing {
       isOut = where === "gone";
       if (isOut) tls.dropSessions();
     },
-    gone: whenUseless(relay.events).then((error) => (isOut ? pulled(error) : error)),
+    gone: whenUseless(relay.events, brokers.length).then((error) => (isOut ? pulled(error) : error)),
     close() {
       closing ??= (async () => {
         await Promise.all([relay.close(), service.close()]);
@@ -111,21 +112,27 @@ export function openBacking(options: BackingOptions): Backing {
   };
 }
 
-/** When the token cannot be used for TLS any more, or every broker stays away. */
-function whenUseless(events: ReturnType<typeof createBrokerRelay>["events"]): Promise<TokenfwdError> {
+/** When the token cannot be used for TLS any more, or every one of the brokers stays away. Exported for tests. */
+export function whenUseless(events: Emitter<BrokerRelayEvents>, brokers: number, downMs = DOWN_MS): Promise<TokenfwdError> {
   return new Promise((resolve) => {
-    let timer: NodeJS.Timeout | undefined;
+    const down = new Set<string>();
+    let timer: NodeJS.Timeout | null = null;
     events.on("fault", ({ error }) => resolve(error));
-    events.on("upstream", ({ state, cause }) => {
-      clearTimeout(timer);
-      timer = undefined;
-      if (state === "up" || cause === null) return;
-      const error = new TokenfwdError(cause.code, `${cause.message}, for ${DOWN_MS / 1000} s by now`, {
-        ...(cause.hint === undefined ? {} : { hint: cause.hint }),
-        cause,
-      });
-      timer = setTimeout(() => resolve(error), DOWN_MS);
-      timer.unref();
+    events.on("upstream", ({ broker, state, cause }) => {
+      if (state === "up") down.delete(broker);
+      else down.add(broker);
+      if (down.size < brokers) {
+        if (timer !== null) clearTimeout(timer);
+        timer = null;
+      } else if (timer === null && cause !== null) {
+        const { code, message, hint } = cause;
+        const error = new TokenfwdError(code, `${message}, for ${downMs / 1000} s by now`, {
+          ...(hint === undefined ? {} : { hint }),
+          cause,
+        });
+        timer = setTimeout(() => resolve(error), downMs);
+        timer.unref();
+      }
     });
   });
 }
