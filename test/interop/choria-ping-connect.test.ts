@@ -5,9 +5,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { startStockServer } from "./agent-process.js";
-import { BOTH, choriaScene, keyless } from "./choria-scene.js";
+import { choriaScene } from "./choria-scene.js";
 import { runCli, startCli } from "./cli-process.js";
 
 interface PingDocument {
