@@ -111,7 +111,7 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
   async function setPin(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
     if (desk.mode === "ask") return fail(CKR.CKR_FUNCTION_NOT_SUPPORTED);
     const whose = table.users.get(session.slot) ?? CKU.CKU_USER;
-    return desk.withPin(session.slot, whose, ctx, () => objectCalls.pass(session, call, args, ctx));
+    return desk.withPin(session.slot, whose, ctx, async () => objectCalls.pass(session, call, args, ctx));
   }
 
   /** Events are the module's and told once, so a slot that this client may not see is no event for it. */
@@ -201,9 +201,10 @@ export function createClientCryptoki(shared: Shared, client: string, visibility:
       if (session === undefined) return answered(CKR.CKR_SESSION_HANDLE_INVALID);
       // What was opened on a token that is hidden by now must not go on, on whatever lies in that slot.
       if (!visibility.slot(session.slot) && name !== "C_CloseSession") return answered(CKR.CKR_DEVICE_REMOVED);
-      return inTurn(session, () =>
+      const answer = inTurn(session, () =>
         table.get(session.handle) === session ? inSession(session, call, given, ctx) : fail(CKR.CKR_SESSION_HANDLE_INVALID),
-      ) as Promise<never>;
+      );
+      return (answer instanceof Promise ? answer : Promise.resolve(answer)) as Promise<never>;
     },
     async close() {
       if (closed) return;

@@ -23,7 +23,7 @@ export interface ObjectCalls {
   findFinal(session: Session): AnyResult;
   read(session: Session, args: CallArgs<"C_GetAttributeValue">, ctx: CallContext): Promise<AnyResult>;
   /** Any other call of a session: the same on the module, with its own handles. */
-  pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult>;
+  pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> | AnyResult;
   /** C_Login(CKU_CONTEXT_SPECIFIC); answers its CK_RV. */
   loginForKey(session: Session, open: OpenSession, pin: Buffer | null, ctx: CallContext): Promise<number>;
   /** Sees to it that the module knows of a signature that has begun, before something that is not `pass` touches the session. */
@@ -119,16 +119,25 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
   }
 
   // Here and on the way to here no function is async that need not be: this is what each signature passes, twice.
-  function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+  function pass(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> | AnyResult {
     // A handle inside a parameter would reach the module untranslated: another client's object.
     if ((args["mechanism"] as Mechanism | null | undefined)?.type === CKM.CKM_IBM_ATTRIBUTEBOUND_WRAP)
-      return Promise.resolve({ rv: CKR.CKR_MECHANISM_PARAM_INVALID });
+      return { rv: CKR.CKR_MECHANISM_PARAM_INVALID };
     const refused = refusedWithoutLogin(session, call, args);
-    if (refused !== null) return Promise.resolve({ rv: refused });
+    if (refused !== null) return { rv: refused };
     const held = leavesOperations(call) ? null : signs.take(session);
-    if (held === null) return passOn(session, call, args, ctx);
+    if (held === null) return isHeldAtOnce(session, call, args, ctx) ? { rv: CKR.CKR_OK } : passOn(session, call, args, ctx);
     if (GOES_ON.has(call.name)) return signs.goOn(session, held, call, args, ctx);
     return signs.begin(session, held, ctx).then(() => passOn(session, call, args, ctx));
+  }
+
+  /** A C_SignInit about which nothing has to be asked: what `passOne` would find out and do, without waiting. */
+  function isHeldAtOnce(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): boolean {
+    const { key, mechanism } = args;
+    if (call.name !== "C_SignInit" || typeof key !== "bigint" || !mechanism || !table.isPresent(session, ctx)) return false;
+    const record = lookUp(session, key);
+    if (record === undefined || objects.known(record, age(session.slot)) === null) return false;
+    return signs.hold(session, { record, mechanism: mechanism as Mechanism });
   }
 
   /** `pass`, with nothing held back. */

@@ -64,6 +64,8 @@ export interface SessionTable {
    * this log-in generation; when that has passed, somebody has mended it already.
    */
   renew(slot: bigint, ctx: CallContext, lost: number | null, how?: LostLogin): Promise<number>;
+  /** True when the real session and the log-in are there: `run` would begin at once. */
+  isPresent(session: Session, ctx: CallContext): boolean;
   /** Gives the real session back; the virtual one stays. */
   release(session: Session, ctx: CallContext): Promise<void>;
   /**
@@ -88,18 +90,42 @@ export function newHandle(taken: { has(handle: bigint): boolean }): bigint {
   }
 }
 
-/** Runs when every call that came before on this session has ended. */
-export async function inTurn<T>(session: Session, run: () => T | Promise<T>): Promise<T> {
-  if (session.busy) await new Promise<void>((resolve) => session.waiting.push(resolve));
+/** Runs when every call that came before on this session has ended; at once, and without a promise of its own, where none has to. */
+export function inTurn<T>(session: Session, run: () => T | Promise<T>): T | Promise<T> {
+  if (session.busy) return new Promise<void>((resolve) => session.waiting.push(resolve)).then(() => takeTurn(session, run));
   session.busy = true;
+  return takeTurn(session, run);
+}
+
+function takeTurn<T>(session: Session, run: () => T | Promise<T>): T | Promise<T> {
+  let running: T | Promise<T>;
   try {
-    return await run();
-  } finally {
-    // Handed over, not freed: nobody who comes now gets in between.
-    const next = session.waiting.shift();
-    if (next === undefined) session.busy = false;
-    else next();
+    running = run();
+  } catch (thrown) {
+    endTurn(session);
+    return Promise.reject(thrown);
   }
+  if (!(running instanceof Promise)) {
+    endTurn(session);
+    return running;
+  }
+  return running.then(
+    (answer) => {
+      endTurn(session);
+      return answer;
+    },
+    (thrown: unknown) => {
+      endTurn(session);
+      throw thrown;
+    },
+  );
+}
+
+/** Handed over, not freed, where somebody waits: nobody who comes now gets in between. */
+function endTurn(session: Session): void {
+  const next = session.waiting.shift();
+  if (next === undefined) session.busy = false;
+  else next();
 }
 
 /** What C_GetSessionInfo says: the state is that of this client's log-in, not the module's. */
@@ -112,6 +138,17 @@ export function sessionInfo(session: Session, user: bigint | undefined): AnyResu
 }
 
 const never = () => false;
+
+/** One `run`. */
+interface Attempt {
+  readonly session: Session;
+  readonly ctx: CallContext;
+  readonly repeatable: () => boolean;
+  readonly action: (handle: bigint) => Promise<AnyResult>;
+  readonly lostHandle: (answer: AnyResult) => boolean;
+  /** Another token may lie in the slot before it is over: nothing goes on with that one. */
+  readonly removals: number;
+}
 
 export function createSessionTable({ host, desk, lease }: Shared): SessionTable {
   const sessions = new Map<bigint, Session>();
@@ -153,42 +190,58 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     await release(session, ctx);
   }
 
-  async function run(
-    session: Session,
-    ctx: CallContext,
-    repeatable: () => boolean,
-    action: (handle: bigint) => Promise<AnyResult>,
-    lostHandle: (answer: AnyResult) => boolean = never,
-  ): Promise<AnyResult> {
-    // Another token may lie in the slot before this is over: nothing goes on with that one.
-    const removals = desk.removals(session.slot);
-    const isAnother = () => desk.removals(session.slot) !== removals;
-    // First the log-in, which may take a person's time, then the session. Where both are there, nothing is awaited.
+  /** The real session where it and the log-in are there, and nothing has to be awaited. */
+  function present(session: Session, ctx: CallContext): bigint | null {
+    const user = users.get(session.slot);
+    if (user !== undefined && !desk.isIn(session.slot, user, ctx)) return null;
+    return session.real?.epoch === host.epoch ? session.real.handle : null;
+  }
+
+  const isAnother = ({ session, removals }: Attempt) => desk.removals(session.slot) !== removals;
+
+  function run(...[session, ctx, repeatable, action, lostHandle = never]: Parameters<SessionTable["run"]>): Promise<AnyResult> {
+    const attempt = { session, ctx, repeatable, action, lostHandle, removals: desk.removals(session.slot) };
+    const handle = present(session, ctx);
+    return handle === null ? runAnew(attempt) : runOn(handle, attempt);
+  }
+
+  /** First the log-in, which may take a person's time, then the session. */
+  async function runAnew(attempt: Attempt): Promise<AnyResult> {
+    const { session, ctx } = attempt;
     const user = users.get(session.slot);
     if (user !== undefined && !desk.isIn(session.slot, user, ctx)) {
       const renewed = await renew(session.slot, ctx, null);
       if (renewed !== CKR.CKR_OK) return { rv: renewed };
     }
-    let handle = session.real?.epoch === host.epoch ? session.real.handle : null;
-    if (handle === null) {
-      const opened = await real(session, ctx);
-      if (opened.rv !== CKR.CKR_OK || isAnother()) return { rv: opened.rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : opened.rv };
-      handle = opened.handle;
-    }
-    const generation = desk.generation(session.slot);
-    const answer = await action(handle);
+    const { rv, handle } = await real(session, ctx);
+    if (rv !== CKR.CKR_OK || isAnother(attempt)) return { rv: rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : rv };
+    return runOn(handle, attempt);
+  }
+
+  function runOn(handle: bigint, attempt: Attempt): Promise<AnyResult> {
+    const generation = desk.generation(attempt.session.slot);
+    return attempt.action(handle).then((answer) => {
+      const { rv } = answer;
+      const isLost = rv === CKR.CKR_SESSION_HANDLE_INVALID || rv === CKR.CKR_SESSION_CLOSED || rv === CKR.CKR_USER_NOT_LOGGED_IN;
+      return isLost || attempt.lostHandle(answer) ? mended(answer, generation, attempt) : answer;
+    });
+  }
+
+  /** The answer after the card has lost the session or the log-in. */
+  async function mended(answer: AnyResult, generation: number, attempt: Attempt): Promise<AnyResult> {
+    const { session, ctx, repeatable, action, lostHandle } = attempt;
     if (answer.rv === CKR.CKR_SESSION_HANDLE_INVALID || answer.rv === CKR.CKR_SESSION_CLOSED) {
       session.real = null;
-      if (!repeatable() || isAnother()) return { rv: CKR.CKR_DEVICE_REMOVED };
+      if (!repeatable() || isAnother(attempt)) return { rv: CKR.CKR_DEVICE_REMOVED };
       // A module that has lost the session has lost the log-in as well, if the card was away for a moment.
       const rv = await renew(session.slot, ctx, generation, "unsure");
-      if (rv !== CKR.CKR_OK || isAnother()) return { rv: rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : rv };
+      if (rv !== CKR.CKR_OK || isAnother(attempt)) return { rv: rv === CKR.CKR_OK ? CKR.CKR_DEVICE_REMOVED : rv };
       return run(session, ctx, never, action);
     }
     const isReset = answer.rv === CKR.CKR_USER_NOT_LOGGED_IN;
     if ((isReset || lostHandle(answer)) && repeatable() && users.get(session.slot) === CKU.CKU_USER) {
       const rv = await renew(session.slot, ctx, generation, isReset ? "reset" : "unsure");
-      if (isAnother()) return { rv: CKR.CKR_DEVICE_REMOVED };
+      if (isAnother(attempt)) return { rv: CKR.CKR_DEVICE_REMOVED };
       return rv === CKR.CKR_OK ? run(session, ctx, never, action) : { rv };
     }
     return answer;
@@ -227,6 +280,7 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     },
     real,
     renew,
+    isPresent: (session, ctx) => present(session, ctx) !== null,
     release,
     run,
   };

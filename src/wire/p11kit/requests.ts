@@ -26,11 +26,17 @@ const LABEL_BYTES = 32;
 
 interface CallLayout {
   readonly request: readonly string[];
+  readonly signature: Buffer;
   readonly secret: boolean;
+  readonly forms: Readonly<Record<Dialect, readonly Form[]>>;
 }
 
 const LAYOUTS: ReadonlyMap<number, CallLayout> = new Map(
-  CALLS.map((call: AnyCall) => [call.id, { request: splitSignature(call.request), secret: call.args.some(isSecretName) }]),
+  CALLS.map((call: AnyCall) => {
+    const request = splitSignature(call.request);
+    const forms = { legacy: formsOf(request, "legacy"), new: formsOf(request, "new") };
+    return [call.id, { request, signature: Buffer.from(call.request, "latin1"), secret: call.args.some(isSecretName), forms }];
+  }),
 );
 
 /** True for the arguments that carry a PIN. */
@@ -69,7 +75,7 @@ export function encodeRequest(call: AnyCall, args: AnyArgs, form: RequestForm): 
   const writer = createWriter(MAX_OVERHEAD_BYTES + inPins);
   writer.u32(call.id);
   writer.u32(call.request.length);
-  writer.bytes(Buffer.from(call.request, "latin1"));
+  writer.bytes(layoutOf(call).signature);
   for (const [index, element] of layoutOf(call).request.entries()) writeArgument(writer, element, args[call.args[index] ?? ""], form);
   return writer.finish();
 }
@@ -148,13 +154,13 @@ export function decodeRequest(body: Buffer, dialect: Dialect, limits: P11KitLimi
   const call = callById(id);
   if (call === undefined) return { kind: "unknown", id };
   const layout = layoutOf(call);
-  readSignature(head, call.request);
+  readSignature(head, layout.signature);
   const content = body.subarray(head.offset);
 
   let loose: DecodedRequest | null = null;
   let refusal: DecodedRequest | null = null;
   let failure: unknown = null;
-  for (const form of formsOf(layout.request, dialect)) {
+  for (const form of layout.forms[dialect]) {
     const reader = createReader(content);
     try {
       const args = readArguments(reader, call, layout, form, createBudget(limits));
@@ -188,10 +194,10 @@ function formsOf(elements: readonly string[], dialect: Dialect): readonly Form[]
   return elements.includes("fA") ? [own, { ...own, nestedQueries: false }] : [own];
 }
 
-function readSignature(reader: Reader, expected: string): void {
+function readSignature(reader: Reader, expected: Buffer): void {
   const length = reader.u32("signature length");
   if (length !== expected.length) throw reader.malformed("signature of another length");
-  if (reader.take(length, "signature").toString("latin1") !== expected) throw reader.malformed("another signature");
+  if (!reader.take(length, "signature").equals(expected)) throw reader.malformed("another signature");
 }
 
 /** Overwrites the PINs among arguments. They must be copies, as decodeRequest makes them. */
@@ -202,8 +208,9 @@ export function wipeSecrets(args: AnyArgs): void {
 function readArguments(reader: Reader, call: AnyCall, layout: CallLayout, form: Form, budget: Budget): AnyArgs {
   const args: Record<string, unknown> = {};
   try {
-    for (const [index, element] of layout.request.entries()) {
-      const name = call.args[index] ?? "";
+    let index = 0;
+    for (const element of layout.request) {
+      const name = call.args[index++] ?? "";
       const value = readArgument(reader, element, name, form, budget);
       args[name] = layout.secret && Buffer.isBuffer(value) ? ownCopy(value) : value;
     }

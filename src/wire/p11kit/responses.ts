@@ -21,11 +21,16 @@ const PARTIAL_RVS: readonly number[] = [CKR.CKR_OK, CKR.CKR_ATTRIBUTE_SENSITIVE,
 const STRING_BYTES: Readonly<Record<string, number>> = { model: 16, serial: 16, utcTime: 16 };
 
 const LAYOUTS: ReadonlyMap<number, readonly string[]> = new Map(CALLS.map((call: AnyCall) => [call.id, splitSignature(call.response)]));
+/** What each answer begins with: its call's id and signature. */
+const HEADS: ReadonlyMap<number, Buffer> = new Map([
+  [ERROR_ID, headOf(ERROR_ID, ERROR_SIGNATURE)],
+  ...CALLS.map((call: AnyCall) => [call.id, headOf(call.id, call.response)] as const),
+]);
 
 /** The ERROR message: the only way for a CK_RV that is not OK. An `rv` that is no CK_RV becomes CKR_GENERAL_ERROR. */
 export function encodeError(rv: number): Buffer {
   const writer = createWriter(24);
-  writeHead(writer, ERROR_ID, ERROR_SIGNATURE);
+  writer.bytes(HEADS.get(ERROR_ID) as Buffer);
   writer.u64(BigInt(Number.isSafeInteger(rv) && rv > 0 ? rv : CKR.CKR_GENERAL_ERROR));
   return writer.finish();
 }
@@ -39,9 +44,10 @@ export function encodeResponse(call: AnyCall, args: AnyArgs, result: AnyResult):
   const shaped = shapeResult(call, args, result);
   if (typeof shaped === "number") return encodeError(shaped);
   const writer = createWriter();
-  writeHead(writer, call.id, call.response);
-  for (const [index, element] of layoutOf(call).entries()) {
-    const name = call.outs[index] ?? "";
+  writer.bytes(HEADS.get(call.id) as Buffer);
+  let index = 0;
+  for (const element of layoutOf(call)) {
+    const name = call.outs[index++] ?? "";
     writeOutput(writer, call, element, name, shaped[name], args);
   }
   return writer.finish();
@@ -203,10 +209,12 @@ function fitResult(call: AnyCall, args: AnyArgs, result: Record<string, unknown>
   return { rv: CKR.CKR_BUFFER_TOO_SMALL, [name]: output };
 }
 
-function writeHead(writer: Writer, id: number, signature: string): void {
+function headOf(id: number, signature: string): Buffer {
+  const writer = createWriter();
   writer.u32(id);
   writer.u32(signature.length);
   writer.bytes(Buffer.from(signature, "latin1"));
+  return writer.finish();
 }
 
 function layoutOf(call: AnyCall): readonly string[] {

@@ -69,6 +69,8 @@ const MAX_IN_A_TURN = 256;
 
 const costOf = (frame: Frame): number => frame.size + FRAME_COST_BYTES;
 
+type CallRequest = Extract<DecodedRequest, { kind: "call" }>;
+
 /** A server for one client, waiting for its version byte. */
 export function createP11KitServer(options: P11KitServerOptions): P11KitServer {
   return new Server(options);
@@ -150,27 +152,28 @@ class Server implements P11KitServer {
     this.#work();
   }
 
-  /** Starts working through the queue unless that is already under way. `#run` never rejects. */
+  /** Starts working through the queue unless that is already under way. */
   #work(): void {
     if (this.#working) return;
     this.#working = true;
-    void this.#run();
+    this.#run();
   }
 
-  async #run(): Promise<void> {
+  /** Goes on until something has to be waited for, and then when that is over. No async function: each call passes here. */
+  readonly #run = (): void => {
     while (this.#taken < this.#queue.length) {
-      const full = this.#options.full?.() ?? null;
-      if (full !== null) await full;
-      if (this.#takenThisTurn >= MAX_IN_A_TURN) await nextTurn();
+      const hold = this.#options.full?.() ?? (this.#takenThisTurn >= MAX_IN_A_TURN ? nextTurn() : null);
+      if (hold !== null) return void hold.then(this.#run);
       const item = this.#take();
       if (typeof item === "string") this.#violate(item);
-      else if (item !== undefined) await this.#serve(item);
+      else if (item !== undefined) {
+        const serving = this.#serve(item);
+        if (serving !== null) return void serving.then(this.#run);
+      }
     }
     this.#working = false;
-    if (!this.#ended) return;
-    await this.#finalize();
-    this.#resolveIdle();
-  }
+    if (this.#ended) void this.#finalize().then(this.#resolveIdle);
+  };
 
   #take(): Frame | string | undefined {
     const item = this.#queue[this.#taken];
@@ -185,20 +188,30 @@ class Server implements P11KitServer {
     return item;
   }
 
-  async #serve(frame: Frame): Promise<void> {
+  /** Null when it has been served; a promise, which never rejects, until then. */
+  #serve(frame: Frame): Promise<void> | null {
     try {
       const options = this.#takeOptions(frame);
       const request = decodeRequest(frame.body, this.#dialect ?? "legacy", this.#limits);
       // What is not a call was read no further than needed, so it may hold a PIN too.
       if (request.kind !== "call" || request.secret) frame.wipe();
-      const body = await this.#answer(request);
-      if (!this.#ended) this.#options.write(encodeFrame(frame.code, options, body));
+      if (request.kind === "call") return this.#answer(request, frame, options);
+      this.#reply(frame, options, encodeError(request.kind === "unknown" ? CKR.CKR_FUNCTION_NOT_SUPPORTED : request.rv));
     } catch (thrown) {
       frame.wipe();
       this.#violate(thrown instanceof DecodeError ? thrown.message : "internal error while answering");
-    } finally {
       this.#settle(frame);
     }
+    return null;
+  }
+
+  #reply(frame: Frame, options: Buffer, body: Buffer): void {
+    try {
+      if (!this.#ended) this.#options.write(encodeFrame(frame.code, options, body));
+    } catch {
+      this.#violate("internal error while answering");
+    }
+    this.#settle(frame);
   }
 
   #takeOptions(frame: Frame): Buffer {
@@ -218,31 +231,40 @@ class Server implements P11KitServer {
     this.#options.onViolation?.(printable(reason));
   }
 
-  async #answer(request: DecodedRequest): Promise<Buffer> {
-    if (request.kind === "unknown") return encodeError(CKR.CKR_FUNCTION_NOT_SUPPORTED);
-    if (request.kind === "refused") return encodeError(request.rv);
-    const { call, args } = request;
-    try {
-      return encodeResponse(call, args, await this.#dispatch(call.name, args));
-    } catch {
+  #answer(request: CallRequest, frame: Frame, options: Buffer): Promise<void> {
+    return this.#dispatch(request.call.name, request.args).then(
+      (result) => this.#finish(request, frame, options, result),
       // A rejection is a bug below or an instance that is closed; the client learns no more than that it failed.
-      return encodeError(CKR.CKR_GENERAL_ERROR);
-    } finally {
-      if (request.secret) wipeSecrets(args);
-    }
+      () => this.#finish(request, frame, options, { rv: CKR.CKR_GENERAL_ERROR }),
+    );
   }
 
-  async #dispatch(name: CallName, args: AnyArgs): Promise<AnyResult> {
+  #finish({ call, args, secret }: CallRequest, frame: Frame, options: Buffer, result: AnyResult): void {
+    let body: Buffer;
+    try {
+      body = encodeResponse(call, args, result);
+    } catch {
+      body = encodeError(CKR.CKR_GENERAL_ERROR);
+    }
+    if (secret) wipeSecrets(args);
+    this.#reply(frame, options, body);
+  }
+
+  #dispatch(name: CallName, args: AnyArgs): Promise<AnyResult> {
     if (name === "C_Initialize") return this.#initialize(args as CallArgs<"C_Initialize">);
-    if (this.#initialized === 0) return { rv: CKR.CKR_CRYPTOKI_NOT_INITIALIZED };
+    if (this.#initialized === 0) return Promise.resolve({ rv: CKR.CKR_CRYPTOKI_NOT_INITIALIZED });
     if (name === "C_Finalize") {
       if (this.#initialized > 1) {
         this.#initialized--;
-        return { rv: CKR.CKR_OK };
+        return Promise.resolve({ rv: CKR.CKR_OK });
       }
       return this.#finalize();
     }
-    return this.#options.cryptoki.call(name, args as CallArgs, this.#ctx);
+    try {
+      return this.#options.cryptoki.call(name, args as CallArgs, this.#ctx);
+    } catch (thrown) {
+      return Promise.reject(thrown);
+    }
   }
 
   async #initialize(args: CallArgs<"C_Initialize">): Promise<AnyResult> {

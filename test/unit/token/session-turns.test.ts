@@ -54,7 +54,7 @@ it("goes on after a call that failed, at once or later, and is free when the las
 it("lets nobody in between two that wait, not even one that comes in the turn in which the first ends", async () => {
   const one = session();
   const seen: string[] = [];
-  let late: Promise<void> = Promise.resolve();
+  let late: unknown;
   const note = (name: string) => () => void seen.push(name);
   const first = inTurn(one, async () => {
     await new Promise(setImmediate);
