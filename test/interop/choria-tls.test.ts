@@ -16,6 +16,7 @@ import { createTlsClient, type TlsClient, type TlsClientOptions, type TlsPeer } 
 import { type ChoriaNetwork, startChoriaNetwork } from "../support/choria/network.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { type SpiedToken, spyOn } from "../support/choria/spy.js";
+import { createFakePinentry } from "../support/fake-pinentry.js";
 import { processesNaming } from "../support/processes.js";
 import { createShimModule, type ShimModule } from "../support/shim-module.js";
 import { type ServerProcess, startAgent, startStockServer, TOKENFWD } from "./agent-process.js";
@@ -226,6 +227,24 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
     await expect(tls.prewarm(peer(), NEVER)).rejects.toMatchObject({ code: "E_REFUSED" });
     await shim.control();
     await tls.close();
+  });
+
+  it("says that the log-in was refused at the workstation", async () => {
+    const { program } = await createFakePinentry(network.dir, "pinentry", { GETPIN: "ERR 83886179 Operation cancelled\\n" });
+    const env = { ...spied.env, TOKENFWD_PINENTRY: program };
+    const asking = await startAgent({ token: { modulePath: spied.modulePath, env, pin: network.token.pin }, pin: "ask" });
+    const tls = clientFor({ address: asking.address });
+    try {
+      const before = spied.signatures();
+      await expect(tls.prewarm(peer(), NEVER)).rejects.toMatchObject({
+        code: "E_REFUSED",
+        message: expect.stringContaining("the log-in to the token was refused"),
+      });
+      expect(spied.signatures()).toBe(before);
+    } finally {
+      await tls.close();
+      await asking.dispose();
+    }
   });
 
   it("says that nobody answers on the agent's socket", async () => {
