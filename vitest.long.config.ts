@@ -11,6 +11,6 @@ export default defineConfig({
     maxWorkers: 1,
     testTimeout: 900_000,
     hookTimeout: 120_000,
-    reporters: ["default", "./test/support/summary-reporter.ts"],
+    reporters: ["default", "./test/support/choria/reporter.ts", "./test/support/summary-reporter.ts"],
   },
 });

@@ -9,6 +9,7 @@ import { choriaAvailable } from "../support/choria/program.js";
 import { type SpiedToken, spyOn } from "../support/choria/spy.js";
 import { type ServerProcess, startAgent } from "./agent-process.js";
 import { type InstalledBundle, installBundle } from "./bastion-bundle.js";
+import { startCli } from "./cli-process.js";
 
 interface PingDocument {
   readonly caller: string;
@@ -84,6 +85,15 @@ describe.skipIf(!(await choriaAvailable()))("choria ping", () => {
     expect(none).toMatchObject({ code: 1, stderr: expect.stringContaining("nobody answered") });
     expect(none.stdout.toString()).toBe("");
     expect((await run(["--choria-config", config, "--expect", "3", "--timeout", "1"])).code).toBe(1);
+  });
+
+  it("ends when nobody reads its answers any more", async () => {
+    const words = ["choria", "ping", "--socket", agent.socket, "--choria-config", config, "--timeout", "60"];
+    const cli = startCli(words, { program: bastion.program, env: bastion.env });
+    cli.child.stdout?.destroy();
+    const { code, signal, stderr } = await cli.exited;
+    expect({ code, signal }, stderr).not.toEqual({ code: 0, signal: null });
+    expect(stderr).not.toMatch(/E_BUG|EPIPE/);
   });
 
   it("ends with 50 and the cause when the broker is not the one, without a signature", async () => {

@@ -15,7 +15,7 @@ const WHAT_RUN_SETS =
 export async function checkPlaces(input: CheckConfigInput, findings: Findings): Promise<void> {
   for (const file of input.config.files) if (file.kind === "overlay") overlay(file, findings);
   await unreadFiles(input, findings);
-  secretsForAll(input, findings);
+  passwordInFile(input, findings);
   await Promise.all(input.config.files.map((file) => fileMode(file, input, findings)));
   variables(input, findings);
 }
@@ -69,7 +69,7 @@ async function fileMode(file: ConfigFile, { look }: CheckConfigInput, findings: 
 }
 
 /** choria tool config prints it, so it is worth a word. */
-function secretsForAll({ config }: CheckConfigInput, findings: Findings): void {
+function passwordInFile({ config }: CheckConfigInput, findings: Findings): void {
   const value = config.values.get("plugin.nats.pass");
   if (value === undefined || value.value === "x") return;
   const text = "plugin.nats.pass stands in the configuration, and choria tool config prints it";

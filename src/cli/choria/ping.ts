@@ -33,6 +33,8 @@ const TTL_SECONDS = MAX_SKEW_SECONDS;
 /** The relay is in this process: it answers at once, or not at all. */
 const CONNECT_MS = 15_000;
 const MAX_TIMEOUT_SECONDS = 600;
+/** A part of a NATS subject. */
+const COLLECTIVE = /^[\w.-]+$/;
 
 /** What it works with; tests hand in their own. */
 export interface PingAround extends AccessAround {
@@ -54,6 +56,8 @@ interface Plan {
 export async function runPing(raw: RawPingOptions): Promise<number> {
   const { stdout, stderr, env } = process;
   const lifetime = createLifetime(processSignals);
+  // Whoever read the answers has gone.
+  stdout.on("error", () => lifetime.stop("SIGPIPE"));
   const path = env["TOKENFWD_LOG"];
   const log = path ? createFileLog(path) : silentLog;
   try {
@@ -71,7 +75,7 @@ async function prepare(raw: RawPingOptions): Promise<Plan> {
   const expected = raw.expect === undefined ? null : wholeNumber(raw.expect, "--expect", 100_000);
   const timeout = raw.timeout === undefined ? null : wholeNumber(raw.timeout, "--timeout", MAX_TIMEOUT_SECONDS);
   const filter = parseFilter({ facts: raw.fact ?? [], classes: raw.class ?? [], agents: raw.agent ?? [], identities: raw.identity ?? [] });
-  if (raw.collective !== undefined && !/^[\w.-]+$/.test(raw.collective))
+  if (raw.collective !== undefined && !COLLECTIVE.test(raw.collective))
     throw usage("--collective takes the name of one", "such as mcollective");
   const own = await readOwnConfig({
     ...clientHere(process.env),
@@ -89,6 +93,11 @@ async function prepare(raw: RawPingOptions): Promise<Plan> {
     });
   }
   const collective = raw.collective ?? own.config.mainCollective;
+  if (!COLLECTIVE.test(collective)) {
+    throw new TokenfwdError("E_CHORIA_CONFIG", `main_collective is ${printable(collective, 100)}, which is no name of a collective`, {
+      hint: "tokenfwd choria check says what is wrong with it; or name one with --collective",
+    });
+  }
   const timeoutMs = (timeout ?? Math.min(Math.max(own.config.discoveryTimeout, 1), MAX_TIMEOUT_SECONDS)) * 1000;
   return { access, own, collective, timeoutMs, expected, filter, json: raw.json === true };
 }

@@ -106,11 +106,11 @@ function tidy(cache: string): void {
 async function findProgram(building: () => void): Promise<ChoriaProgram> {
   const told = process.env[TOLD];
   if (told !== undefined) return { missing: told };
-  const found = findGo();
-  if ("missing" in found) return found;
   const cache = process.env["TOKENFWD_CHORIA_CACHE"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "tokenfwd-choria");
-  const path = join(cache, `choria-${sourcesHash(found.version)}`);
   try {
+    const found = findGo();
+    if ("missing" in found) return found;
+    const path = join(cache, `choria-${sourcesHash(found.version)}`);
     mkdirSync(cache, { recursive: true });
     while (!existsSync(path)) {
       if (!(await lock(`${path}.lock`))) continue;
