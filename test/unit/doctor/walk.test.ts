@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { TokenfwdError } from "../../../src/base/errors.js";
 import { causeOf } from "../../../src/doctor/causes.js";
 import { type Cause, type Check, defineCheck, fillMend, notReached, pass } from "../../../src/doctor/check.js";
-import { lazily } from "../../../src/doctor/lazy.js";
+import { held, lazily } from "../../../src/doctor/lazy.js";
 import { walk, walkStatus } from "../../../src/doctor/walk.js";
 
 const never = new AbortController().signal;
@@ -172,6 +172,27 @@ describe("the cause of an error", () => {
 describe("a mend", () => {
   it("has a fact that is not known in capitals, as the page has it", () => {
     expect(fillMend("on {host}: rm {path}", { host: "bastion" })).toBe("on bastion: rm PATH");
+  });
+});
+
+describe("what is held", () => {
+  it("is closed at the end, also when that comes before it is open, and nothing is where it failed to open", async () => {
+    const closers: (() => Promise<void>)[] = [];
+    const closed: string[] = [];
+    const defer = (close: () => Promise<void>) => void closers.push(close);
+    let open: (name: string) => void = () => {};
+    const opening = new Promise<string>((resolve) => {
+      open = resolve;
+    });
+    const one = held(defer, opening, (name) => void closed.push(name));
+    const other = held(defer, Promise.reject(new Error("not there")), () => void closed.push("never"));
+    await expect(other).rejects.toThrow("not there");
+    const ending = Promise.all(closers.map((close) => close()));
+    expect(closed).toEqual([]);
+    open("late");
+    await ending;
+    expect(closed).toEqual(["late"]);
+    expect(await one).toBe("late");
   });
 });
 
