@@ -2,7 +2,7 @@
  * `tokenfwd choria relay` as a user runs it, between the real choria and a real broker, with the key on a token behind our agent.
  */
 import { execFileSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -119,13 +119,19 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
       .sort();
   const BOTH = ["node1.example.net", "node2.example.net"];
 
+  /** The broker's next line, but for a PING of its own, which may come at any time. */
+  async function line(socket: Socket): Promise<string> {
+    const text = String(await readLine(socket, LIMITS));
+    return text === "PING" ? await line(socket) : text;
+  }
+
   /** A plain NATS client of the relay's, logged in: its first PONG has come. */
   async function natsClient({ port, user, password }: Relay): Promise<Socket> {
     const socket = connect({ port, host: "127.0.0.1", noDelay: true });
     await readLine(socket, LIMITS);
     socket.write(`CONNECT ${JSON.stringify({ user, pass: password, verbose: false, protocol: 1, echo: true })}\r\nPING\r\n`);
-    expect(String(await readLine(socket, LIMITS))).toBe("PONG");
-    expect(String(await readLine(socket, LIMITS))).toMatch(/^INFO .*"remote_account"/);
+    expect(await line(socket)).toBe("PONG");
+    expect(await line(socket)).toMatch(/^INFO .*"remote_account"/);
     return socket;
   }
 
@@ -235,7 +241,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     await relay.cli.untilStderr(/the token was pulled: the next connection to a broker needs the token again/);
     // Who is connected stays so.
     client.write("PING\r\n");
-    expect(String(await readLine(client, LIMITS))).toBe("PONG");
+    expect(await line(client)).toBe("PONG");
     const other = connect(relay.port, "127.0.0.1");
     await readLine(other, LIMITS);
     other.write(`CONNECT ${JSON.stringify({ user: relay.user, pass: relay.password })}\r\n`);
@@ -273,17 +279,20 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     const payload = randomBytes(512 * 1024);
     const count = 96;
     to.write("SUB large 1\r\nPING\r\n");
-    expect(String(await readLine(to, LIMITS))).toBe("PONG");
-    const head = Buffer.from(`MSG large 1 ${payload.length}\r\n`);
-    const total = count * (head.length + payload.length + 2);
-    const [wanted, got] = [createHash("sha256"), createHash("sha256")];
-    for (let each = 0; each < count; each++) wanted.update(head).update(payload).update("\r\n");
-    let received = 0;
-    const all = new Promise<void>((resolve) => {
+    expect(await line(to)).toBe("PONG");
+    const message = Buffer.concat([Buffer.from(`MSG large 1 ${payload.length}\r\n`), payload, Buffer.from("\r\n")]);
+    let rest = Buffer.alloc(0);
+    let whole = 0;
+    const all = new Promise<void>((resolve, reject) => {
       to.on("data", (chunk: Buffer) => {
-        got.update(chunk);
-        received += chunk.length;
-        if (received >= total) resolve();
+        rest = Buffer.concat([rest, chunk]);
+        // Between two messages the broker may say PING.
+        if (rest.subarray(0, 6).equals(Buffer.from("PING\r\n"))) rest = rest.subarray(6);
+        if (rest.length < message.length) return;
+        if (!rest.subarray(0, message.length).equals(message)) reject(new Error(`message ${whole} is not what was sent`));
+        rest = rest.subarray(message.length);
+        whole += 1;
+        if (whole === count) resolve();
       });
     });
     const begin = performance.now();
@@ -292,8 +301,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
         await once(from, "drain");
     }
     await all;
-    const megabytes = total / 1e6 / ((performance.now() - begin) / 1000);
-    expect({ received, digest: got.digest("hex") }).toEqual({ received: total, digest: wanted.digest("hex") });
+    const megabytes = (count * message.length) / 1e6 / ((performance.now() - begin) / 1000);
     // Measured 92 MB/s, through the relay twice, on two busy cores; what is looked for is a relay that copies byte by byte.
     expect(megabytes).toBeGreaterThan(10);
     from.destroy();
