@@ -3,7 +3,10 @@
  * is opened, because the same card may be the SSH key. It must never go on after the connection has ended or somebody has said stop.
  */
 import { TokenfwdError } from "../base/errors.js";
+import { findKnownKeys } from "./known-hosts.js";
 import { createOpening, interrupted } from "./opening.js";
+import type { SshSettings } from "./ssh-settings.js";
+import { algorithmsFor } from "./ssh2/algorithms.js";
 import { connectSsh2 } from "./ssh2/connect.js";
 import type { BastionOptions, Forward, ForwardOptions, SeenBastion } from "./types.js";
 
@@ -43,6 +46,15 @@ export async function connectBastion(options: BastionOptions): Promise<SeenBasti
     steps: opening,
     close: () => opening.close(),
   };
+}
+
+/**
+ * What connectBastion looks at before it connects: the files of known hosts, and what the configuration lets us offer.
+ * @throws TokenfwdError E_SSH_CONFIG, E_SSH_UNSUPPORTED
+ */
+export async function checkClientSide(settings: SshSettings): Promise<void> {
+  algorithmsFor(settings, await findKnownKeys(settings));
+  if (settings.jump !== null) await checkClientSide(settings.jump);
 }
 
 /**

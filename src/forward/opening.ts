@@ -9,11 +9,12 @@ import { within } from "../base/within.js";
 import { p11KitAddress } from "../wire/p11kit/address.js";
 import { forwardRefused } from "./causes.js";
 import { dialThrough, listenOnLoopback } from "./loopback.js";
+import { watchLoss } from "./loss.js";
 import { bastionFiles, type CommandFile, commandDirectory, keepFiles } from "./remote/command-files.js";
 import { firstHelper } from "./remote/first-helper.js";
 import { type Helper, startHelper } from "./remote/helper.js";
 import { claimPlace, linkWellKnown, type Place, type Probe, probeBastion } from "./remote/place.js";
-import { measureHeldMs } from "./remote/pulse.js";
+import { measurePulse, type Pulse } from "./remote/pulse.js";
 import { onlyOneSession, retryingSessions } from "./remote/sessions.js";
 import { type Survey, surveyBastion } from "./remote/survey.js";
 import { findToolsNode, sendTools, type Tools, type ToolsNode } from "./remote/tools.js";
@@ -111,7 +112,8 @@ class OneOpening implements Opening {
       this.#warn("p11-kit-client.so was not found on the bastion: install p11-kit (Debian: p11-kit-modules, Fedora: p11-kit-server)");
 
     this.#looked = { probe, node: tools === undefined ? null : await findToolsNode(helper) };
-    return { lost: this.#lost(helper), files: bastionFiles(helper) };
+    const lost = watchLoss(this.#transport, helper, () => this.#closing !== null || this.#helper !== helper);
+    return { lost, files: bastionFiles(helper) };
   }
 
   async open(service: ForwardService, lost: Promise<TokenfwdError>): Promise<Forward> {
@@ -189,8 +191,8 @@ class OneOpening implements Opening {
     return await surveyBastion(this.#transport, helper, probe, this.#options.workstationId);
   }
 
-  async heldMs(): Promise<number | null> {
-    return this.#oneSession ? null : await measureHeldMs(this.#transport);
+  async pulse(): Promise<Pulse | null> {
+    return this.#oneSession ? null : await measurePulse(this.#transport);
   }
 
   #wayIn(): WayIn {
@@ -211,25 +213,6 @@ class OneOpening implements Opening {
   close(): Promise<void> {
     this.#closing ??= this.#tearDown();
     return this.#closing;
-  }
-
-  /** The connection's end, or the helper's: its trap takes the socket away. Never settles when we end them ourselves. */
-  #lost(helper: Helper): Promise<TokenfwdError> {
-    return new Promise((resolve) => {
-      void this.#transport.closed.then((reason) => {
-        if (reason !== null) resolve(reason);
-      });
-      void helper.gone.then(async () => {
-        // When the connection goes, its own reason comes a moment later and says more.
-        await Promise.race([this.#transport.closed, new Promise((done) => setTimeout(done, 500).unref())]);
-        if (this.#closing !== null || this.#helper !== helper) return;
-        resolve(
-          new TokenfwdError("E_SSH_LOST", "the shell that keeps our socket on the bastion was ended", {
-            hint: "connect again; a limit on idle sessions there would do this",
-          }),
-        );
-      });
-    });
   }
 
   #warn(text: string): void {

@@ -5,6 +5,7 @@ import type { Duplex, Readable, Writable } from "node:stream";
 import type { TokenfwdError } from "../base/errors.js";
 import type { BastionFiles, CommandFile } from "./remote/command-files.js";
 import type { Place, Probe } from "./remote/place.js";
+import type { Pulse } from "./remote/pulse.js";
 import type { Survey } from "./remote/survey.js";
 import type { Tools } from "./remote/tools.js";
 import type { SshSettings } from "./ssh-settings.js";
@@ -106,8 +107,8 @@ export interface BastionSteps {
   dial(): Promise<Outcome<Duplex>>;
   /** What else lies on the bastion that bears upon the token. Needs none of the others. */
   survey(): Promise<Survey>;
-  /** By how many milliseconds small packets from there are held back; null where no command can run beside the shell. Needs none of the others. */
-  heldMs(): Promise<number | null>;
+  /** How long the way there and back is, and whether small packets are held back; null where no command can run beside the shell. */
+  pulse(): Promise<Pulse | null>;
 }
 
 /** What runs on the bastion: words, byte for byte, or the login shell. */

@@ -65,6 +65,11 @@ const REACHING: readonly DoctorFault[] = [
     make: () => ssh("ProxyCommand=nc %h %p"),
   },
   {
+    name: "a configuration that leaves no algorithm of ours",
+    ...fails("ssh-config", "ssh-setting", 10, /allow one of/),
+    make: () => ssh("KexAlgorithms=sntrup761x25519-sha512@openssh.com"),
+  },
+  {
     name: "an unknown host key",
     ...fails("host-key", "host-key-unknown", 11, /compare the fingerprint/),
     fast: true,

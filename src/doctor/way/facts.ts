@@ -7,8 +7,9 @@ import type { Duplex } from "node:stream";
 import { TokenfwdError } from "../../base/errors.js";
 import { workstationId } from "../../base/paths.js";
 import type { Origin } from "../../cryptoki/types.js";
-import { connectBastion } from "../../forward/forward.js";
+import { checkClientSide, connectBastion } from "../../forward/forward.js";
 import type { Place } from "../../forward/remote/place.js";
+import type { Pulse } from "../../forward/remote/pulse.js";
 import type { Survey } from "../../forward/remote/survey.js";
 import { resolveSshSettings, type SshSettings } from "../../forward/ssh-settings.js";
 import type { ForwardService, SeenBastion } from "../../forward/types.js";
@@ -39,7 +40,7 @@ const ARRIVAL_MS = 10_000;
 export type Proof = Verification & { readonly via: string; readonly behind: "agent" | "nothing" };
 
 export interface WayFacts {
-  /** What ssh would do. Rejects as resolveSshSettings. */
+  /** What ssh would do. Rejects as resolveSshSettings and checkClientSide. */
   readonly settings: Fact<SshSettings>;
   /** Connected, logged in and looked at. Rejects as connectBastion. */
   readonly bastion: Fact<SeenBastion>;
@@ -53,8 +54,8 @@ export interface WayFacts {
   readonly listening: Fact<void>;
   /** The socket was called from the bastion's side. Rejects as BastionSteps.prove. */
   readonly proof: Fact<Proof>;
-  /** By how many milliseconds small packets from there are held back; null where that cannot be measured. */
-  readonly heldMs: Fact<number | null>;
+  /** How long the way is; null where that cannot be measured. */
+  readonly pulse: Fact<Pulse | null>;
   /** Another stream from the bastion's side. Rejects with E_NOT_VERIFIED. */
   dial(): Promise<Duplex>;
   /** A client of our own at the bastion's end of the socket. Rejects with a TokenfwdError. */
@@ -70,7 +71,11 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
   let hostKey: string | null = null;
   let known = true;
   const own = createOwnStreams();
-  const settings = lazily(() => resolveSshSettings(options.destination ?? "", { ...options.ssh, signal }));
+  const settings = lazily(async () => {
+    const resolved = await resolveSshSettings(options.destination ?? "", { ...options.ssh, signal });
+    await checkClientSide(resolved);
+    return resolved;
+  });
   const bastion = lazily(async () => {
     const reaching = {
       settings: withoutTraces(await settings()),
@@ -153,7 +158,7 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
     bastion,
     story: () => ({ hostKey, known, tried }),
     survey: lazily(() => step((steps) => steps.survey())),
-    heldMs: lazily(() => step((steps) => steps.heldMs())),
+    pulse: lazily(() => step((steps) => steps.pulse())),
     place,
     listening,
     proof,

@@ -1,5 +1,5 @@
 /*
- * How long a call takes, measured from the bastion's side, and whether small packets are held back there.
+ * How long the way to the bastion and back is, and whether small packets are held back on it. It must never count what the token takes.
  */
 import { defineCheck, pass } from "../check.js";
 import type { DoctorContext } from "../context.js";
@@ -12,10 +12,10 @@ const shown = (ms: number): string => (ms < 10 ? ms.toFixed(1) : ms.toFixed(0));
 
 export const latencyCheck = defineCheck<DoctorContext>()({
   id: "latency",
-  title: "time of a call",
+  title: "delay",
   looks:
-    "How long a call takes there and back, and whether the bastion's side holds small packets back until the one before is acknowledged (Nagle), measured on two letters that are printed there 10 ms apart.",
-  needs: ["forward"],
+    "How long the way there and back is, and whether the bastion's side holds small packets back until the one before is acknowledged (Nagle), measured on two letters that are printed there 10 ms apart.",
+  needs: ["remote-shell"],
   causes: {
     "packets-held": {
       status: "warn",
@@ -32,12 +32,10 @@ export const latencyCheck = defineCheck<DoctorContext>()({
     },
   },
   async run({ way }, { broken }) {
-    const heldMs = await way.heldMs();
-    const proof = await way.proof();
-    const call = proof.passed ? `${shown(proof.rttMs)} ms` : "not measured";
-    const held = heldMs === null ? "whether packets are held back was not measured" : `small packets come ${shown(heldMs)} ms late`;
-    if (heldMs !== null && heldMs > HELD_MS) return broken("packets-held", `${call}, ${held}`);
-    if (proof.passed && proof.rttMs > SLOW_MS) return broken("far-away", call);
-    return pass(`${call}, ${held}`);
+    const pulse = await way.pulse();
+    if (pulse === null) return pass("not measured: no command can run beside the shell that keeps the socket");
+    const text = `${shown(pulse.rttMs)} ms there and back, small packets come ${shown(pulse.heldMs)} ms late`;
+    if (pulse.heldMs > HELD_MS) return broken("packets-held", text);
+    return pulse.rttMs > SLOW_MS ? broken("far-away", text) : pass(text);
   },
 });

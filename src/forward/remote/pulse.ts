@@ -13,14 +13,28 @@ const WARM_UP = 3;
 const SAMPLES = 9;
 const TIMEOUT_MS = 10_000;
 
-/** By how many milliseconds the second letter comes later than it was printed, the median; null where that cannot be measured. */
-export async function measureHeldMs(transport: Transport): Promise<number | null> {
+/** Medians, in milliseconds. */
+export interface Pulse {
+  /** From a line that is sent to the letter that answers it: the way there and back, with a shell in between. */
+  readonly rttMs: number;
+  /** By how much the second letter comes later than it was printed. */
+  readonly heldMs: number;
+}
+
+/** Measures with one short command; null where it does not run. */
+export async function measurePulse(transport: Transport): Promise<Pulse | null> {
   const outcome = await transport.exec(remoteCommand(["/bin/sh", "-c", SCRIPT]));
   if (!outcome.ok) return null;
   const { stream, stderr, close } = outcome.value;
   stderr.resume();
   stderr.on("error", () => {});
   const gaps: number[] = [];
+  const trips: number[] = [];
+  let sent = 0;
+  const next = (): void => {
+    sent = performance.now();
+    stream.write("\n");
+  };
   const finished = new Promise<void>((resolve) => {
     const timer = setTimeout(resolve, TIMEOUT_MS);
     const over = (): void => {
@@ -31,20 +45,27 @@ export async function measureHeldMs(transport: Transport): Promise<number | null
     stream.on("data", (bytes: Buffer) => {
       const text = bytes.toString("latin1");
       // What a login shell prints has other letters too; together in one packet they were not held.
-      if (text === "a") first = performance.now();
+      if (text === "a") {
+        first = performance.now();
+        trips.push(first - sent);
+      }
       if (!text.endsWith("b")) return;
       if (first !== null) gaps.push(performance.now() - first);
       first = null;
       if (gaps.length === WARM_UP + SAMPLES) over();
-      else stream.write("\n");
+      else next();
     });
     stream.on("error", over);
     stream.on("close", over);
   });
-  stream.write("\n");
+  next();
   await finished;
   close();
-  const samples = gaps.slice(WARM_UP).sort((a, b) => a - b);
-  if (samples.length < SAMPLES) return null;
-  return Math.max(0, (samples[(SAMPLES - 1) / 2] ?? 0) - GAP_MS);
+  // Two letters in one packet give no gap: there may be fewer of these than asked for.
+  const median = (times: readonly number[]): number | null => {
+    const sorted = times.slice(WARM_UP).sort((a, b) => a - b);
+    return sorted[Math.floor((sorted.length - 1) / 2)] ?? null;
+  };
+  const [rttMs, gapMs] = [median(trips), median(gaps)];
+  return rttMs === null || gapMs === null ? null : { rttMs, heldMs: Math.max(0, gapMs - GAP_MS) };
 }

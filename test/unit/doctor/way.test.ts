@@ -16,14 +16,14 @@ interface Recorded {
   readonly unit?: boolean;
   readonly strictKex?: boolean;
   readonly p11Kit?: string;
-  readonly heldMs?: number | null;
+  readonly pulse?: { rttMs: number; heldMs: number } | null;
   readonly proof?: Record<string, unknown>;
   readonly keys?: readonly Partial<KeyEntry>[];
 }
 
 /** Walks one check on these facts. */
 async function find(id: string, recorded: Recorded): Promise<unknown> {
-  const { wellKnown = {}, unit = false, strictKex = true, p11Kit = "0.24.1-2", heldMs = 0, keys = [] } = recorded;
+  const { wellKnown = {}, unit = false, strictKex = true, p11Kit = "0.24.1-2", pulse = { rttMs: 1, heldMs: 0 }, keys = [] } = recorded;
   const proof = recorded.proof ?? { passed: true, rttMs: 1, via: "direct-streamlocal", behind: "agent" };
   const bastion = async () => ({
     looked: { strictKex, pty: true, probe: { p11Kit, p11KitClient: "/usr/lib/p11-kit-client.so" } },
@@ -31,7 +31,7 @@ async function find(id: string, recorded: Recorded): Promise<unknown> {
   const way = {
     bastion,
     survey: async () => ({ wellKnown: { path: "/run/user/7/p11-kit/pkcs11", state: "none", holder: null, ...wellKnown }, unit }),
-    heldMs: async () => heldMs,
+    pulse: async () => pulse,
     proof: async () => proof,
     agentSide: async () => ({ keys: keys.map((key) => ({ uri: "pkcs11:object=k", ...key })) }),
   };
@@ -69,11 +69,11 @@ describe("a check of the way", () => {
       via: "none",
     };
     expect(await find("verify", { proof })).toMatchObject({ status: "warn", cause: "no-way-to-look", detail: proof.reason });
-    expect(await find("latency", { proof, heldMs: null })).toMatchObject({ status: "pass" });
+    expect(await find("latency", { pulse: null })).toMatchObject({ status: "pass" });
   });
 
   it("warns of a link on which each call takes long", async () => {
-    expect(await find("latency", { proof: { passed: true, rttMs: 640 } })).toMatchObject({ status: "warn", cause: "far-away" });
+    expect(await find("latency", { pulse: { rttMs: 640, heldMs: 1 } })).toMatchObject({ status: "warn", cause: "far-away" });
   });
 
   it("warns where stock programs could use nothing of a key, and lists what they miss of another", async () => {
