@@ -56,7 +56,9 @@ export function bastionFiles(helper: Helper): BastionFiles {
       for (let have = 0; ; ) {
         const answer = await helper.send(`${path}\n`, "block", String(blocks.length));
         if (answer.has("fail")) return null;
-        const size = Number(answer.get("size")?.[0]);
+        // An answer without a size would have no end either.
+        const size = Number(answer.get("size")?.[0] ?? Number.NaN);
+        if (Number.isNaN(size)) throw unsteady(path);
         if (size > maxBytes)
           throw new TokenfwdError("E_CONFIG", `${printable(path)} on the bastion is ${size} bytes long`, tooLong(maxBytes));
         const bytes = Buffer.from(answer.get("hex")?.[0] ?? "", "hex");

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Duplex, PassThrough } from "node:stream";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { bastionFiles } from "../../../src/forward/remote/command-files.js";
 import { parseAnswer, startHelper } from "../../../src/forward/remote/helper.js";
 import { bootstrapCommand, helperScript, SCRIPT_END } from "../../../src/forward/remote/helper-script.js";
 import type { Transport } from "../../../src/forward/transport.js";
@@ -121,6 +122,27 @@ describe("a helper", () => {
       }
     });
     expect((await helper.request("probe")).get("uid")).toEqual(["3"]);
+  });
+});
+
+describe("a file of the bastion", () => {
+  const block = (...answer: readonly string[]) => {
+    let blocks = 0;
+    const helper = start((line, print, nonce) => {
+      if (line === "") print(`tokenfwd-${nonce}\n`);
+      const [seq = "", verb] = line.split(" ");
+      if (verb !== "block" || blocks++ > 5) return;
+      print([`tokenfwd-${nonce} ${seq} begin`, ...answer, `tokenfwd-${nonce} ${seq} end`, ""].join("\n"));
+    });
+    return helper.then((one) => bastionFiles(one).read("/etc/choria/client.conf", 64 * 1024)).finally(() => expect(blocks).toBe(1));
+  };
+  const hex = "61".repeat(3_500);
+
+  it("is no longer than it says, and is given up where it does not say how long", async () => {
+    expect(String(await block("size=2", "hex=6162"))).toBe("ab");
+    expect(await rejection(block(`hex=${hex}`))).toMatchObject({ code: "E_REMOTE_SHELL" });
+    expect(await rejection(block("size=3499", `hex=${hex}`))).toMatchObject({ code: "E_REMOTE_SHELL" });
+    expect(await rejection(block("size=65537", `hex=${hex}`))).toMatchObject({ code: "E_CONFIG" });
   });
 });
 
