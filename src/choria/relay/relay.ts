@@ -25,7 +25,7 @@ export interface BrokerRelayOptions {
   readonly log?: Log;
   /** Clients at a time, default 256. */
   readonly maxClients?: number;
-  /** Of these, clients that have not said the login yet, default 64. */
+  /** Of these, clients that have not said the login yet, default 64; one more takes the place of the longest there. */
   readonly maxStrangers?: number;
   /** For the login, default 5 s. */
   readonly connectTimeoutMs?: number;
@@ -64,7 +64,8 @@ export function createBrokerRelay(options: BrokerRelayOptions): BrokerRelay {
   // Each client listens to it: that is no leak.
   setMaxListeners(0, ending.signal);
   const serving = new Map<Duplex, Promise<void>>();
-  let strangers = 0;
+  /** Who has not said the login yet, the longest there first. */
+  const strangers = new Set<Duplex>();
   const upstream = createUpstream({
     brokers,
     dial,
@@ -84,9 +85,17 @@ export function createBrokerRelay(options: BrokerRelayOptions): BrokerRelay {
     hangUp(client, errorLine(answer));
   }
 
+  /** Whoever fills the port without a login must not keep out who has it: the longest there has to go. */
+  function makeRoom(): void {
+    const [oldest] = strangers;
+    if (oldest === undefined || strangers.size < maxStrangers) return;
+    strangers.delete(oldest);
+    refuse(oldest, "Maximum Connections Exceeded", `one of more than ${maxStrangers} clients without the login`);
+  }
+
   /** The client's CONNECT with the right login; null when it was turned away or has gone. */
   async function admit(client: Duplex): Promise<Connect | null> {
-    strangers += 1;
+    strangers.add(client);
     try {
       const line = await readLine(client, { maxBytes: MAX_CONNECT_BYTES, timeoutMs: connectTimeoutMs, signal: ending.signal });
       const connect = parseConnect(line);
@@ -98,7 +107,7 @@ export function createBrokerRelay(options: BrokerRelayOptions): BrokerRelay {
       else if (thrown.failure === "late") refuse(client, "Authentication Timeout", "a client that did not log in in time");
       else refuse(client, "Maximum Control Line Exceeded", "a client whose first line has no end");
     } finally {
-      strangers -= 1;
+      strangers.delete(client);
     }
     return null;
   }
@@ -127,10 +136,11 @@ export function createBrokerRelay(options: BrokerRelayOptions): BrokerRelay {
     serve(stream) {
       // After an error comes the close, which is what is acted on.
       stream.on("error", () => stream.destroy());
-      if (ending.signal.aborted || serving.size >= maxClients || strangers >= maxStrangers) {
+      if (ending.signal.aborted || serving.size >= maxClients) {
         hangUp(stream, errorLine("Maximum Connections Exceeded"));
         return;
       }
+      makeRoom();
       const served = run(stream)
         .catch((error: unknown) => {
           log.error("a client could not be served", { error });

@@ -113,12 +113,24 @@ describe("the broker relay", () => {
     await relay.close();
   });
 
-  it("waits for the login only so long, and for so many", async () => {
-    const { relay, client, dials, events } = scene({ connectTimeoutMs: 20, maxStrangers: 1 });
-    const [slow, excess] = [client(), client()];
-    expect(await excess.until("-ERR")).toContain("Maximum Connections Exceeded");
-    expect(await slow.until("-ERR")).toContain("Authentication Timeout");
+  it("waits for the login only so long", async () => {
+    const { relay, client, dials, events } = scene({ connectTimeoutMs: 20 });
+    expect(await client().until("-ERR")).toContain("Authentication Timeout");
     expect({ dials, events }).toEqual({ dials: [], events: ["refused: a client that did not log in in time"] });
+    await relay.close();
+  });
+
+  it("keeps nobody out who has the login, however many connect without one", async () => {
+    const { relay, client, nextBroker, events } = scene({ maxStrangers: 2 });
+    const strangers = [client(), client(), client()];
+    expect(await strangers[0]?.until("-ERR")).toContain("Maximum Connections Exceeded");
+    const [one, dialled] = [client(), nextBroker()];
+    one.stream.write(CONNECT);
+    (await dialled).write("PONG\r\n");
+    expect(await one.until("PONG")).not.toContain("-ERR");
+    expect(events.filter((event) => event.startsWith("refused"))).toEqual(
+      Array(2).fill("refused: one of more than 2 clients without the login"),
+    );
     await relay.close();
   });
 
