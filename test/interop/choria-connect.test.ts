@@ -99,6 +99,13 @@ describe.skipIf(!(await choriaAvailable()))("connect --choria", () => {
     expect(bastion.left()).toEqual([]);
   }, 60_000);
 
+  it("works where the bastion gives one session and no terminal", async () => {
+    const bastion = await scene.bastion({ config: ["MaxSessions 1", "PermitTTY no"] });
+    const done = await scene.run(bastion, "--choria", "--", ...ping, "-I", BOTH[0] ?? "");
+    expect(answered(done.stdout, done.stderr)).toEqual([BOTH[0]]);
+    expect(bastion.left()).toEqual([]);
+  });
+
   it("has two ports on the bastion that are of no use to who has not read the secrets, and are gone afterwards", async () => {
     const bastion = await scene.bastion();
     const cli = scene.start(bastion, "--choria", "--json");

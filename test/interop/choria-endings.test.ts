@@ -7,7 +7,9 @@ import { answered, BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { untilContents } from "../support/forward.js";
 import { processesNaming } from "../support/processes.js";
+import { spawnUnderPty } from "../support/pty.js";
 import { type ChoriaBastion, choriaScene } from "./choria-scene.js";
+import { TOKENFWD } from "./cli-process.js";
 
 /** Discovery takes so long, in seconds, where something is to happen meanwhile. */
 const LONG = 40;
@@ -105,6 +107,21 @@ describe.skipIf(!(await choriaAvailable()))("a run of choria", () => {
     expect(answered(bastion.read("second"))).toEqual([BOTH[0]]);
     await leftNothing(bastion);
   }, 40_000);
+
+  it.each([
+    { way: "choria run", words: ["-t", "--tools", "--", "tokenfwd", "choria", "run", "--", ...ping] },
+    { way: "connect --choria", words: ["-t", "--choria", "--", "choria", ...ping] },
+  ])("has the terminal with $way, and ends with Ctrl-C", async ({ words }) => {
+    const bastion = await scene.bastion({ settings: slow() });
+    const argv = [process.execPath, TOKENFWD, ...scene.words(bastion, ...words.filter((word) => word !== "--json"))];
+    await using terminal = spawnUnderPty({ argv, env: scene.env });
+    await terminal.expect(/Discovering nodes/, 20_000);
+    terminal.send("\x03");
+    const { exitCode, output } = await terminal.exited;
+    expect(exitCode).toBeGreaterThan(0);
+    expect(output).not.toMatch(/Disabling TLS|E_/);
+    await leftNothing(bastion);
+  });
 
   it("gets the signals of who runs it, and ends as it does by itself", async () => {
     const bastion = await scene.bastion({ settings: slow() });

@@ -1,5 +1,6 @@
 /* A bastion that stops answering, floods or intrudes: every wait ends by itself, and nothing it opens by itself is taken. */
 import { readFileSync } from "node:fs";
+import type { Duplex } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { collectedIo, contents, openTestForward, recordingUi, rejection, settingsOf, startProxy, through } from "../support/forward.js";
 import { type Misbehaviour, startHostileBastion } from "../support/hostile-bastion.js";
@@ -69,6 +70,17 @@ describe("a bastion that does more than it was asked", () => {
     expect(bastion.intrusions.filter(([, accepted]) => accepted)).toEqual([]);
     // The one that verified it.
     expect(agent.streams).toHaveLength(1);
+    await forward.close();
+  });
+
+  it("gets no channel to a port but those that began on its own loopback and at the port that we have", async () => {
+    await using bastion = await startHostileBastion("none");
+    const { forward } = await openTestForward(null, { settings: await bastion.settings() });
+    const taken: Duplex[] = [];
+    expect(await forward.listenLoopback((stream) => void taken.push(stream))).toBe(30_000);
+    await expect.poll(() => bastion.intrusions.length).toBe(4);
+    expect(bastion.intrusions.filter(([, accepted]) => accepted)).toEqual([["our port", true]]);
+    expect(taken).toHaveLength(1);
     await forward.close();
   });
 

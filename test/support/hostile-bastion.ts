@@ -1,6 +1,6 @@
 /*
  * An SSH server that misbehaves on purpose: it stops answering at a chosen step, or does what nobody asked for. Otherwise a
- * working bastion for one login: commands run in /bin/sh, Unix sockets are forwarded. It must never be reached by anything but a test.
+ * working bastion for one login: commands run in /bin/sh, Unix sockets are forwarded, and a port that was asked for is tried from all sides. It must never be reached by anything but a test.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -43,6 +43,9 @@ export interface HostileBastion extends AsyncDisposable {
   /** Exchanges keys again, with whatever host key it has by now. */
   rekey(): void;
 }
+
+/** What it answers to a request for a port; nobody listens there. */
+const PORT = 30_000;
 
 /** Starts one on a free loopback port. */
 export async function startHostileBastion(how: Misbehaviour): Promise<HostileBastion> {
@@ -90,6 +93,18 @@ export async function startHostileBastion(how: Misbehaviour): Promise<HostileBas
     });
     connection.on("request", (accept, reject, name, info) => {
       const { socketPath } = info as { socketPath?: string };
+      const heard = (kind: string) => (error: Error | undefined) => void intrusions.push([kind, error === undefined]);
+      if (name === "tcpip-forward") {
+        (accept as ((port: number) => void) | undefined)?.(PORT);
+        // The answer comes first.
+        setImmediate(() => {
+          connection.forwardOut("127.0.0.1", PORT + 1, "127.0.0.1", 40_000, heard("a port that was not asked for"));
+          connection.forwardOut("0.0.0.0", PORT, "127.0.0.1", 40_000, heard("our port on every address"));
+          connection.forwardOut("127.0.0.1", PORT, "192.0.2.1", 40_000, heard("our port, from another machine"));
+          connection.forwardOut("127.0.0.1", PORT, "127.0.0.1", 40_000, heard("our port"));
+        });
+        return;
+      }
       if ((name as string) !== "streamlocal-forward@openssh.com" || socketPath === undefined) return reject?.();
       if (how === "listen") return;
       const listener = createServer((socket) => {
@@ -103,7 +118,6 @@ export async function startHostileBastion(how: Misbehaviour): Promise<HostileBas
       listener.listen(socketPath, () => {
         accept?.();
         if (how !== "unsolicited") return;
-        const heard = (kind: string) => (error: Error | undefined) => void intrusions.push([kind, error === undefined]);
         connection.openssh_forwardOutStreamLocal("/tmp/not-ours", heard("another socket"));
         connection.forwardOut("127.0.0.1", 22, "127.0.0.1", 22, heard("a TCP port"));
         connection.x11("127.0.0.1", 6000, heard("X11"));

@@ -13,7 +13,7 @@ export const BLOCK_BYTES = 3_500;
 /** The directory in ours. */
 export const COMMAND_DIRECTORY = "cmd";
 
-/** What its files may be called. The first line of `client.conf` and so on is the caller's; `err.PID` are pipes of a wrapper there. */
+/** What its files may be called; a program there may make others of such names, and `err.PID` for a pipe. */
 export const COMMAND_FILE_NAME = /^[a-z]+(\.[a-z]+)?$/;
 
 /** Functions for the helper's script. They rely on P0, D and uid, and on `say`, `fit` and `kind`. Lines below 250 characters. */
