@@ -9,7 +9,6 @@ import type { Duplex } from "node:stream";
 import { listenOn } from "../agent/listen.js";
 import { TokenfwdError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import { runtimeDirectory } from "../base/paths.js";
 import { printable } from "../base/printable.js";
 import { connectClient } from "../bastion/client/index.js";
 import type { Broker } from "../choria/config/brokers.js";
@@ -175,7 +174,7 @@ function commandFiles(directory: string, own: OwnConfig, backing: Backing, place
 
 /** A socket of this workstation in a directory of our own, for the client library and what makes TLS; answers its path. */
 async function servePrivately(attach: (stream: Duplex) => void, lifetime: Lifetime): Promise<string> {
-  const directory = createPrivateDirectory(runtimeDirectory());
+  const directory = createPrivateDirectory();
   lifetime.defer(() => directory.remove());
   const listening = await listenOn({
     path: join(directory.path, "agent.sock"),

@@ -4,9 +4,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { TokenfwdError } from "../../base/errors.js";
-import { directoryFault, makeDirectory } from "../../base/paths.js";
+import { directoryFault, makeDirectory, runtimeDirectory } from "../../base/paths.js";
 import { printable } from "../../base/printable.js";
 
 export interface PrivateDirectory {
@@ -23,19 +23,20 @@ const NAME = /^run\.(\d{1,10})\.[0-9a-f]{16}$/;
 const TRIES = 10;
 
 /**
- * Makes one below `runtimeDir`/tokenfwd, and takes away what dead runs left there.
- * @throws TokenfwdError E_CHORIA where it cannot be made or is not ours alone
+ * Makes one in `tokenfwd` below a runtime directory, which is asked for and checked anew for each try, and takes away what dead runs left
+ * there. @throws TokenfwdError E_CHORIA where it cannot be made or is not ours alone, E_SOCKET_PATH
  */
-export function createPrivateDirectory(runtimeDir: string): PrivateDirectory {
-  const base = join(runtimeDir, "tokenfwd");
+export function createPrivateDirectory(runtimeDir: () => string = runtimeDirectory): PrivateDirectory {
   const uid = process.geteuid?.() ?? 0;
-  const path = join(base, `run.${process.pid}.${randomBytes(8).toString("hex")}`);
+  const name = `run.${process.pid}.${randomBytes(8).toString("hex")}`;
+  let base = "";
   for (let attempt = 1; ; attempt++) {
+    base = join(runtimeDir(), "tokenfwd");
     try {
       makeDirectory(base, false);
       const fault = directoryFault(base, uid, true);
       if (fault !== null) throw unusable(base, fault);
-      mkdirSync(path, { mode: 0o700 });
+      mkdirSync(join(base, name), { mode: 0o700 });
       break;
     } catch (error) {
       if (error instanceof TokenfwdError) throw error;
@@ -43,17 +44,20 @@ export function createPrivateDirectory(runtimeDir: string): PrivateDirectory {
       if (code !== "ENOENT" || attempt === TRIES) throw unusable(base, `cannot be used: ${printable(message)}`);
     }
   }
+  const path = join(base, name);
   sweep(base);
   return {
     path,
-    write(name, bytes) {
-      const file = join(path, name);
-      writeFileSync(file, bytes, { mode: 0o600, flag: "wx" });
-      return file;
+    write(file, bytes) {
+      const to = join(path, file);
+      writeFileSync(to, bytes, { mode: 0o600, flag: "wx" });
+      return to;
     },
     remove() {
       rmSync(path, { recursive: true, force: true });
       removeEmpty(base);
+      // One that we may have made: the system has no runtime directory then.
+      if (/^tokenfwd-\d+$/.test(basename(dirname(base)))) removeEmpty(dirname(base));
     },
   };
 }

@@ -4,7 +4,6 @@
  */
 import { TokenfwdError } from "../../base/errors.js";
 import { createFileLog, type Log, silentLog } from "../../base/log.js";
-import { runtimeDirectory } from "../../base/paths.js";
 import { printable } from "../../base/printable.js";
 import { type ConnectOptions, connectClient } from "../../bastion/client/index.js";
 import { clientHere, domainHere } from "../../choria/config/here.js";
@@ -81,7 +80,7 @@ async function prepare(raw: RawRunOptions, words: Words, lifetime: Lifetime): Pr
   if (program === null) {
     throw new TokenfwdError("E_CHORIA", "there is no choria on the PATH", { hint: "install it, or let PATH lead to it" });
   }
-  const directory = createPrivateDirectory(runtimeDirectory());
+  const directory = createPrivateDirectory();
   lifetime.defer(() => directory.remove());
   const ownDir = raw.ownDir === true;
   const here = clientHere(process.env);

@@ -136,7 +136,7 @@ it("the alarm is not shown in whatever pieces it comes, and a line that only quo
 
 describe("the directory of a run", () => {
   it("is private, holds private files, and is gone with what is in it", () => {
-    const made = createPrivateDirectory(directory);
+    const made = createPrivateDirectory(() => directory);
     const file = made.write("client.conf", "x");
     expect([statSync(made.path).mode & 0o777, statSync(file).mode & 0o777, readFileSync(file, "utf8")]).toEqual([0o700, 0o600, "x"]);
     expect(() => made.write("client.conf", "y")).toThrow(/EEXIST/);
@@ -152,13 +152,27 @@ describe("the directory of a run", () => {
     const left = join(base, `run.${dead}.0123456789abcdef`);
     const others = [join(base, `run.${process.ppid}.0123456789abcdef`), join(base, "0a1b2c3d")];
     for (const path of [left, ...others]) mkdirSync(path, { mode: 0o700 });
-    createPrivateDirectory(directory).remove();
+    createPrivateDirectory(() => directory).remove();
     expect([left, ...others].map((path) => existsSync(path))).toEqual([false, true, true]);
+  });
+
+  it("goes with the runtime directory that was made for want of one, and is made though another run takes that away", () => {
+    const made = join(directory, "tokenfwd-1000");
+    let asked = 0;
+    const runtime = () => {
+      asked += 1;
+      // Of two runs that end and begin at once.
+      if (asked > 1) mkdirSync(made, { mode: 0o700 });
+      return made;
+    };
+    createPrivateDirectory(runtime).remove();
+    expect(asked).toBe(2);
+    expect(readdirSync(directory)).toEqual([]);
   });
 
   it("is not made where others could look", () => {
     mkdirSync(join(directory, "tokenfwd"), { mode: 0o755 });
-    expect(() => createPrivateDirectory(directory)).toThrow(expect.objectContaining({ code: "E_CHORIA" }));
+    expect(() => createPrivateDirectory(() => directory)).toThrow(expect.objectContaining({ code: "E_CHORIA" }));
   });
 });
 
