@@ -27,6 +27,8 @@ export type Misbehaviour =
   | "short command"
   /** No answer to the request for the socket. */
   | "listen"
+  /** Ends the connection at the request for the socket. */
+  | "hang up"
   /** No answer to a channel to the socket. */
   | "open"
   /** Opens channels that nobody asked for as soon as the socket is made. */
@@ -107,6 +109,7 @@ export async function startHostileBastion(how: Misbehaviour): Promise<HostileBas
       }
       if ((name as string) !== "streamlocal-forward@openssh.com" || socketPath === undefined) return reject?.();
       if (how === "listen") return;
+      if (how === "hang up") return void connection.end();
       const listener = createServer((socket) => {
         connection.openssh_forwardOutStreamLocal(socketPath, (error, channel) => {
           if (error) socket.destroy();

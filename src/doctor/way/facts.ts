@@ -8,6 +8,7 @@ import { TokenfwdError } from "../../base/errors.js";
 import { workstationId } from "../../base/paths.js";
 import type { Origin } from "../../cryptoki/types.js";
 import { checkClientSide, connectBastion } from "../../forward/forward.js";
+import type { BastionFiles } from "../../forward/remote/command-files.js";
 import type { Place } from "../../forward/remote/place.js";
 import type { Pulse } from "../../forward/remote/pulse.js";
 import type { Survey } from "../../forward/remote/survey.js";
@@ -71,6 +72,9 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
   let hostKey: string | null = null;
   let known = true;
   const own = createOwnStreams();
+  let lost: Promise<never> | null = null;
+  /** Rejects with the connection's end when that comes first: whatever broke by it says the same. */
+  const unlessLost = async <T>(work: () => Promise<T>): Promise<T> => await Promise.race(lost === null ? [work()] : [lost, work()]);
   const settings = lazily(async () => {
     const resolved = await resolveSshSettings(options.destination ?? "", { ...options.ssh, signal });
     await checkClientSide(resolved);
@@ -96,20 +100,26 @@ export function createWayFacts({ options, signal, ask, defer }: DoctorGround, to
       signal,
       requirePty: false,
     };
-    return held(defer, connectBastion(reaching), (reached) => reached.close());
+    const reached = await held(defer, connectBastion(reaching), (late) => late.close());
+    lost = reached.lost.then((error): never => {
+      throw error;
+    });
+    lost.catch(() => {});
+    const { login, present, read } = reached.files;
+    const files: BastionFiles = {
+      login: (program) => unlessLost(() => login(program)),
+      present: (paths) => unlessLost(() => present(paths)),
+      read: (path, maxBytes) => unlessLost(() => read(path, maxBytes)),
+    };
+    return { ...reached, files };
   });
   const origin = lazily(async () => {
     const { user, host, port } = await settings();
     return { kind: "forward" as const, destination: options.destination ?? "", user, host, port, hostKeySha256: hostKey };
   });
-  /** A step on the connection; rejects with its end when that comes first. */
   const step = async <T>(take: (steps: SeenBastion["steps"]) => Promise<T>): Promise<T> => {
-    const { steps, lost } = await bastion();
-    const gone = lost.then((error): never => {
-      throw error;
-    });
-    gone.catch(() => {});
-    return await Promise.race([take(steps), gone]);
+    const { steps } = await bastion();
+    return await unlessLost(() => take(steps));
   };
   const service = lazily(async (): Promise<{ readonly behind: Proof["behind"]; readonly service: ForwardService }> => {
     try {
