@@ -33,6 +33,8 @@ export function lendOver(link: Duplex, lend: Lend): void {
 
   /** Gives the PIN out, and waits for what the token says. */
   function use(pin: Buffer | null): Promise<boolean> {
+    // Gone before its turn came: nobody has been given anything.
+    if (link.destroyed) return Promise.resolve(false);
     const frame = encodeFrame({ pin } satisfies Lent, true);
     link.write(frame, () => frame.fill(0));
     if (pin === null) return Promise.resolve(false);
@@ -42,7 +44,6 @@ export function lendOver(link: Duplex, lend: Lend): void {
         clearTimeout(timer);
         resolve(refused);
       };
-      if (link.destroyed) outcome(true);
     });
   }
 
