@@ -42,6 +42,16 @@ describe("choria config", () => {
     expect(agent.stderr()).not.toMatch(/used|PIN/);
   });
 
+  it("puts nothing of the configuration into a command line that a shell would take for something else", async () => {
+    const hostile =
+      "plugin.security.provider = file\nplugin.security.file.ca = /ca$(id).pem\nplugin.choria.middleware_hosts = a;id:1,b\u001bc:1,good:1\n";
+    writeFileSync(join(bastion.dir, ".choriarc"), hostile);
+    const done = await print(["--name", "ptittle"]);
+    const text = done.stdout.toString();
+    expect(text).toContain("--broker good:1 --ca /etc/choria/ca.pem --login-file");
+    expect(text).not.toMatch(/[(;]id|\u001b/);
+  });
+
   it("does without a token and a configuration, and says what is to be replaced", async () => {
     const done = await print(["--mode", "bastion-tls"], { HOME: "/nonexistent" });
     expect(done).toMatchObject({ code: 0, stderr: expect.stringContaining("--name") });

@@ -28,6 +28,9 @@ const PUPPET: Broker = { host: "puppet", port: DEFAULT_PORT };
 const RECORDS = ["_mcollective-server._tcp", "_x-puppet-mcollective._tcp"] as const;
 const FEDERATION_RECORDS = ["_mcollective-federation_server._tcp", "_x-puppet-mcollective_federation._tcp"] as const;
 
+/** A name is letters, digits, `.`, `_` and `-`: whatever else stands there could be meant for a terminal or a shell. */
+const AUTHORITY = /^(?:\[([0-9a-f:.]+(?:%[\w.-]+)?)\]|([\w.-]{1,253}))(?::(\d{1,5}))?$/i;
+
 /**
  * One word of `middleware_hosts`: `nats://HOST:PORT`, `choria://HOST:PORT`, `HOST:PORT`, `[IPV6]:PORT`; without a port it is
  * 4222. Null when it is none of these. (choria itself refuses one without a port: see checkConfig.)
@@ -36,7 +39,7 @@ export function parseBroker(text: string): Broker | null {
   const [, scheme = "nats", rest = ""] = /^(?:([a-z][a-z0-9+.-]*):\/\/)?(.*)$/is.exec(text.trim()) ?? [];
   if (!["nats", "choria", "tls"].includes(scheme.toLowerCase())) return null;
   const authority = rest.replace(/\/.*$/s, "").replace(/^.*@/s, "");
-  const [, bracketed, plain, port = String(DEFAULT_PORT)] = /^(?:\[([0-9a-f:.%]+)\]|([^\s:[\]]+))(?::(\d{1,5}))?$/i.exec(authority) ?? [];
+  const [, bracketed, plain, port = String(DEFAULT_PORT)] = AUTHORITY.exec(authority) ?? [];
   const host = bracketed ?? plain;
   const number = Number(port);
   return host === undefined || number < 1 || number > 65_535 ? null : { host, port: number };

@@ -59,7 +59,7 @@ export async function config(raw: RawConfigOptions, around: ConfigAround): Promi
     const text = setupText(setup, {
       name,
       brokers: brokers.length > 0 ? brokers : brokersIn(own),
-      ca: ca ?? (own?.ca && /^[^\s#"'\p{Cc}]+$/u.test(own.ca) ? own.ca : null),
+      ca: ca ?? (own?.ca && PLAIN_PATH.test(own.ca) ? own.ca : null),
       collectives: own?.collectives.map((one) => printable(one)) ?? ["mcollective"],
       mainCollective: printable(own?.mainCollective ?? "mcollective"),
       module: await findClientModule(around.look),
@@ -86,6 +86,9 @@ function checkBroker(word: string): string {
     throw usage(`--broker takes HOST:PORT, and ${printable(word, 100)} is none`, "for example --broker broker.example.net:4222");
   return hostPort(broker);
 }
+
+/** One that a shell takes as it stands, without quotes: the text has a command line to copy. */
+const PLAIN_PATH = /^[\w@%+=:,./~-]+$/;
 
 /** A path that can stand in a line of the configuration and of a shell. */
 function checkPath(path: string, cwd: string): string {

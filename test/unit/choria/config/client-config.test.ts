@@ -168,6 +168,10 @@ describe("the brokers", () => {
 
   it("are refused where a word is none", async () => {
     for (const word of ["ws://a:1", "a:b", "a b:1", "a:70000", "a:0", '"a:1"x y']) expect(parseBroker(word), word).toBeNull();
+    // What a terminal or a shell would take for something else.
+    for (const word of ["a\u001bc:1", "a\u009b2J:1", "a\u202eb:1", "$(id):1", "a;b:1", "a`b`:1", "[::1%a\u001b]:1"])
+      expect(parseBroker(word), word).toBeNull();
+    expect(parseBroker("[fe80::1%eth0]:1")).toEqual({ host: "fe80::1%eth0", port: 1 });
     await expect(brokersOf(await config("plugin.choria.middleware_hosts = https://a:1"), none)).rejects.toMatchObject({
       code: "E_CHORIA_CONFIG",
       message: "plugin.choria.middleware_hosts names https://a:1, which is no broker",
