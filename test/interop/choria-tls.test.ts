@@ -9,7 +9,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { createServer } from "node:tls";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { dialTcp } from "../../src/choria/dial.js";
 import { readLine } from "../../src/choria/relay/line.js";
 import { createTlsClient, type TlsClient, type TlsClientOptions, type TlsPeer } from "../../src/choria/tls/tls-client.js";
@@ -132,6 +132,22 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
       await Promise.all([fresh.close(), known.close()]);
       await network.restartBroker({ certificate: "good" });
     }
+  });
+
+  it("resumes nothing with a broker whose certificate has expired meanwhile: it is looked at anew", async () => {
+    let aheadMs = 0;
+    const tls = clientFor({
+      now() {
+        const now = Date.now() + aheadMs;
+        aheadMs = 0;
+        return now;
+      },
+    });
+    await tls.prewarm(peer(), NEVER);
+    expect(await signatures(async () => expect(await pong(await tls.connect(peer(), NEVER))).toBe("PONG\r\n"))).toBe(0);
+    aheadMs = 31 * 86_400_000;
+    expect(await signatures(async () => expect(await pong(await tls.connect(peer(), NEVER))).toBe("PONG\r\n"))).toBe(1);
+    await tls.close();
   });
 
   it("signs once more when the broker was started anew, which knows no session of before", async () => {
@@ -274,7 +290,16 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
       });
       // The session, and a second one in case the first was only too old.
       expect(made).toBe(2);
+      const again = () => expect(tls.connect({ host: "localhost", port, open }, NEVER)).rejects.toMatchObject(none);
+      const clock = performance.now.bind(performance);
+      let aheadMs = 2_500;
+      vi.spyOn(performance, "now").mockImplementation(() => clock() + aheadMs);
+      expect(await signatures(again)).toBe(2);
+      // The pause is twice as long by now: whoever leads us from broker to broker empties no token.
+      aheadMs += 2_500;
+      expect(await signatures(again)).toBe(0);
     } finally {
+      vi.restoreAllMocks();
       await tls.close();
       server.close();
     }

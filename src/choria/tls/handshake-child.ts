@@ -63,8 +63,11 @@ function makeHandshake(context: SecureContext, host: string): void {
       report({ kind: "verified" });
       return;
     }
-    report({ kind: "stranger", ...fault });
-    process.kill(process.pid, "SIGKILL");
+    try {
+      report({ kind: "stranger", ...fault });
+    } finally {
+      process.kill(process.pid, "SIGKILL");
+    }
   });
   socket.once("secureConnect", () => {
     if (!isVerified) end({ kind: "failed", code: "", message: "the handshake went on before the broker was checked" });
@@ -72,7 +75,7 @@ function makeHandshake(context: SecureContext, host: string): void {
   });
   // A TLS 1.2 session comes before secureConnect, and before the broker has said that it accepts us.
   socket.on("session", (session: Buffer) => {
-    const give = (): void => end({ kind: "ticket", session: session.toString("base64") });
+    const give = (): void => end({ kind: "ticket", session: session.toString("base64"), validTo: socket.getPeerCertificate().valid_to });
     if (socket.authorized) give();
     else socket.once("secureConnect", give);
   });

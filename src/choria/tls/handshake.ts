@@ -30,9 +30,9 @@ export interface HandshakeOptions {
   readonly log: Log;
 }
 
-/** How it ended where nobody said no. `cut`: the broker hung up while the token was signing. */
+/** How it ended where nobody said no. `brokerUntil`: when the broker's certificate expires, in milliseconds since 1970. `cut`: the broker hung up while the token was signing. */
 export type HandshakeOutcome =
-  | { readonly kind: "ticket"; readonly session: Buffer; readonly signMs: number }
+  | { readonly kind: "ticket"; readonly session: Buffer; readonly signMs: number; readonly brokerUntil: number }
   | { readonly kind: "cut"; readonly signMs: number; readonly brokerMs: number };
 
 /** As long as a person may look for the token, on top of what the agent itself gives. */
@@ -95,7 +95,9 @@ async function talk(
   // A broker that hung up meanwhile is seen only now: the process was waiting for the token.
   const wasSecure = report.kind === "secure";
   if (wasSecure) report = await nextWithin(child, SESSION_MS, signal, () => noTicketError(peer));
-  if (report.kind === "ticket") return { kind: "ticket", session: Buffer.from(report.session, "base64"), signMs };
+  if (report.kind === "ticket") {
+    return { kind: "ticket", session: Buffer.from(report.session, "base64"), signMs, brokerUntil: Date.parse(report.validTo) };
+  }
   if (report.kind !== "failed") throw silentEnd(null);
   if (!wasSecure && report.code !== "ECONNRESET") throw signFault(report);
   if (/ALERT/.test(report.code)) throw brokerRefusal(report, peer, true);

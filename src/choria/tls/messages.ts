@@ -30,8 +30,8 @@ export type HandshakeReport =
   | ({ readonly kind: "stranger" } & TlsFailure)
   /** Our half of the handshake is done. */
   | { readonly kind: "secure" }
-  /** The broker has accepted us: a session to resume, base64 of its DER. */
-  | { readonly kind: "ticket"; readonly session: string }
+  /** The broker has accepted us: a session to resume, base64 of its DER, and the end of its certificate as OpenSSL writes it. */
+  | { readonly kind: "ticket"; readonly session: string; readonly validTo: string }
   | ({ readonly kind: "failed" } & TlsFailure);
 
 /** Splits what comes in pieces into lines. Throws on a line of more than `maxBytes`. */

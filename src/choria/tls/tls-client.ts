@@ -38,6 +38,8 @@ export interface TlsClientOptions {
   readonly log?: Log;
   /** Default: looked for. */
   readonly engine?: EnginePlaces;
+  /** Milliseconds since 1970, for the broker's certificate; default Date.now. */
+  readonly now?: () => number;
 }
 
 export interface TlsClientEvents {
@@ -75,12 +77,14 @@ const RESUME_MS = 10_000;
 
 /** A client that has made no connection yet. Throws E_CHORIA_ENGINE where its parts are missing. */
 export function createTlsClient(options: TlsClientOptions): TlsClient {
-  const { caPem, certificatePem, keyUri, address, program, log = silentLog } = options;
+  const { caPem, certificatePem, keyUri, address, program, log = silentLog, now = Date.now } = options;
   const engine = options.engine ?? findEngine();
   // Without the key: what resumes nothing is a stranger's connection here, and is seen as one.
   const context = createSecureContext({ ca: caPem, minVersion: "TLSv1.2" });
   const emitter = createEmitter<TlsClientEvents>();
   const sessions = new Map<string, Buffer>();
+  /** When the certificate that a broker showed expires: nobody looks at it again where a session is resumed. */
+  const expiries = new Map<string, number>();
   const handshakes = new Map<string, Promise<void>>();
   const failures = new Map<string, Failure>();
   const ending = new AbortController();
@@ -136,7 +140,7 @@ export function createTlsClient(options: TlsClientOptions): TlsClient {
       last = await attempt(peer, () => emitter.emit("signing", { broker, attempt: tries }));
       if (last.kind === "ticket") {
         keep(name, last.session, born);
-        failures.delete(name);
+        expiries.set(name, last.brokerUntil);
         emitter.emit("signed", { broker, signMs: last.signMs });
         return;
       }
@@ -189,6 +193,7 @@ export function createTlsClient(options: TlsClientOptions): TlsClient {
       const name = hostPort(peer);
       for (let tries = 0; tries < MAX_RESUMPTIONS; tries++) {
         if (ending.signal.aborted) throw closed();
+        if (!((expiries.get(name) ?? 0) > now())) drop(name);
         if (!sessions.has(name)) {
           const failed = failures.get(name);
           if (failed !== undefined && !handshakes.has(name) && performance.now() < failed.untilMs) throw failed.error;
@@ -202,8 +207,12 @@ export function createTlsClient(options: TlsClientOptions): TlsClient {
           cipher.destroy();
           continue;
         }
-        const resumed = await resume(cipher, { context, peer, ticket, signal, renewed: (fresh) => keep(name, fresh, born) });
-        if (resumed !== null) return resumed;
+        const renewed = (fresh: Buffer): void => keep(name, fresh, born);
+        const resumed = await resume(cipher, { context, peer, ticket, signal, renewed });
+        if (resumed !== null) {
+          failures.delete(name);
+          return resumed;
+        }
         log.info("the broker does not resume the session any more", { broker: name });
         if (sessions.get(name) === ticket) drop(name);
       }
