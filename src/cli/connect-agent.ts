@@ -61,6 +61,8 @@ export async function serveAgent(
 
 /** `now` with nothing to ask with is refused before anything is opened (design 7). */
 async function unlockWhen(options: ConnectOptions, host: TokenHost): Promise<boolean> {
+  // The broker is spoken to before ready, with the key; what becomes of the PIN is best said by who asks for it.
+  if (options.choria !== null && options.unlock !== "now") return await host.canAsk();
   if (options.unlock === "later" || options.profile === "read") return false;
   if (options.unlock === null && (options.command === null || options.pinSource.kind === "client")) return false;
   const able = options.pinSource.kind !== "client" && (await host.canAsk());

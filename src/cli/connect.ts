@@ -186,7 +186,12 @@ async function session(options: ConnectOptions, around: ConnectSurroundings, par
   if (plan !== null) {
     const attach = (stream: Duplex): void => void serving.attach(stream, originNow(), connectId);
     const opened = plan.open({ forward, attach, lifetime, log: around.log });
-    opened.catch(() => undefined);
+    // As above: what comes up after a loss is taken down too.
+    const ended = opened.then(
+      () => undefined,
+      () => undefined,
+    );
+    lifetime.defer(() => ended);
     choria = await Promise.race([opened, lost]);
   }
   signal.throwIfAborted();

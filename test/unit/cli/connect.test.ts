@@ -348,6 +348,48 @@ test.each([
   expect(await world({ runs: async () => ended }).run({ command: ["x"], unlock: "later" })).toBe(status);
 });
 
+test("with --choria the token is unlocked before the broker is spoken to, and that before ready", async () => {
+  const it = world();
+  const choria = { configFile: null, caPem: null, brokers: [] };
+  const serving = {
+    caller: "choria=ops",
+    brokers: "b:4222",
+    directory: "/run/cmd",
+    discoveryTimeout: null,
+    gone: new Promise<never>(() => {}),
+  };
+  const status = it.run(
+    { choria, unlock: "later", command: null },
+    {
+      planChoria: async () => {
+        it.log.push("plan");
+        return {
+          open: async () => {
+            it.log.push("open");
+            return serving;
+          },
+        };
+      },
+    },
+  );
+  await settle();
+  expect(it.log).toEqual(["settings", "ssh", "plan", "host", "inspect", "agent", "forward", "unlock", "open"]);
+  expect(it.events.at(-1)?.data["choria"]).toEqual({ caller: "choria=ops", brokers: "b:4222", directory: "/run/cmd" });
+  expect(it.lines.join("\n")).toContain("export PATH='/run/cmd':\"$PATH\"");
+  it.lifetime.stop("SIGINT");
+  expect(await status).toBe(0);
+});
+
+test("what choria needs and has lost for good ends the connect, and CMD with it", async () => {
+  const it = world({ runs: () => new Promise(() => {}) });
+  const gone = Promise.resolve(new TokenfwdError("E_CHORIA_BROKER", "it stays away"));
+  const serving = { caller: "choria=ops", brokers: "b:4222", directory: "/run/cmd", discoveryTimeout: 9, gone };
+  const options = { choria: { configFile: null, caPem: null, brokers: [] }, command: ["choria", "ping"] };
+  expect(await it.run(options, { planChoria: async () => ({ open: async () => serving }) })).toBe(255);
+  expect(it.events.find(({ event }) => event === "error")?.data["code"]).toBe("E_CHORIA_BROKER");
+  expect(it.lines.join("\n")).toContain("answers are waited for 9 s");
+});
+
 test("local stdin is not read while a PIN is asked for, and nothing of it is lost", async () => {
   let end: () => void = () => {};
   const it = world({
