@@ -3,6 +3,7 @@
  * done, and what it cuts short it counts.
  */
 import { printable } from "../../base/printable.js";
+import { MAX_SKEW_SECONDS } from "../limits.js";
 import { type ChoriaRequest, parseBody, type RequestFilter } from "./request.js";
 
 /** With these two no line is longer than what every place that shows it has room for: nothing is pushed off its end. */
@@ -12,13 +13,18 @@ export const MAX_LINE_LENGTH = 2_000;
 /** Beyond this a request is good for longer than any stock client asks for. */
 const USUAL_TTL_SECONDS = 300;
 
-/** `rpcutil#ping in mcollective, filter: fact os.family==Debian, by choria=ptittle`. Printable. */
-export function describeRequest({ message, envelope }: ChoriaRequest): string {
-  const { agent, collective, callerid, ttl, filter } = envelope;
+/**
+ * `rpcutil#ping in mcollective, filter: fact os.family==Debian, by choria=ptittle`. Printable. With `nowMs`, since 1970, a request
+ * that is not of this minute is said to be none: servers take one within its ttl of its time, whoever is connected then.
+ */
+export function describeRequest({ message, envelope }: ChoriaRequest, nowMs?: number): string {
+  const { agent, collective, callerid, ttl, time, filter } = envelope;
   const body = parseBody(agent, message);
   const action = body.kind === "rpc" ? `${agent}#${body.action}` : agent;
   const long = ttl > USUAL_TTL_SECONDS ? `, good for ${ttl} s` : "";
-  return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}`, MAX_LINE_LENGTH);
+  const isOfNow = nowMs === undefined || Math.abs(time - nowMs / 1000) <= MAX_SKEW_SECONDS + 1;
+  const dated = isOfNow ? "" : `, dated ${new Date(time * 1000).toISOString().replace(".000Z", "Z")}`;
+  return printable(`${action} in ${collective}, filter: ${describeFilter(filter, agent)}, by ${callerid}${long}${dated}`, MAX_LINE_LENGTH);
 }
 
 function describeFilter({ fact, cf_class, agent, identity, compound }: RequestFilter, asked: string): string {

@@ -15,13 +15,13 @@ export interface AgentReading {
   refusedFor(certificate: Buffer | null): string | null;
 }
 
-/** Reads a document; null when it is no request that the signer would sign, and must not be signed. */
-export function readForAgent(document: Buffer): AgentReading | null {
+/** Reads a document; null when it is no request that the signer would sign, and must not be signed. `nowMs`: since 1970. */
+export function readForAgent(document: Buffer, nowMs = Date.now()): AgentReading | null {
   try {
     const request = parseRequest(document);
     const { callerid } = request.envelope;
     if (!isCallerId(callerid)) return null;
-    return { line: describeRequest(request), refusedFor: (certificate) => foreignCaller(callerid, certificate) };
+    return { line: describeRequest(request, nowMs), refusedFor: (certificate) => foreignCaller(callerid, certificate) };
   } catch (thrown) {
     if (thrown instanceof DocumentError) return null;
     throw thrown;

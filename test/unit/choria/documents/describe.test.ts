@@ -50,8 +50,8 @@ describe("describeRequest", () => {
     const filter = { identity: terms, cf_class: terms, agent: terms, fact, compound: terms.map((expr) => [{ expr }]) };
     const name = "x".repeat(128);
     const callerid = `choria=${"y".repeat(64)}`;
-    const line = describeRequest(request({ agent: name, collective: name, callerid, ttl: 315_360_000, filter }));
+    const line = describeRequest(request({ agent: name, collective: name, callerid, ttl: 315_360_000, filter }), 0);
     expect(line.length).toBeLessThan(2_000);
-    expect(line.endsWith(`and 96 more, by ${callerid}, good for 315360000 s`)).toBe(true);
+    expect(line.endsWith(`and 96 more, by ${callerid}, good for 315360000 s, dated 2026-11-23T07:24:20Z`)).toBe(true);
   });
 });

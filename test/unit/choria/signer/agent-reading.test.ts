@@ -5,9 +5,11 @@ import { readForAgent } from "../../../../src/choria/signer/agent-reading.js";
 import { makeCertificate } from "../../../support/certificates.js";
 import { request } from "../documents/requests.js";
 
+const NOW = request().envelope.time * 1_000;
+
 describe("readForAgent", () => {
   it("describes a request, which the key of its caller's certificate may sign", () => {
-    const read = readForAgent(Buffer.from(formatRequest(request())));
+    const read = readForAgent(Buffer.from(formatRequest(request())), NOW);
     expect(read?.line).toBe("rpcutil#ping in mcollective, filter: none, by choria=ptittle");
     expect(read?.refusedFor(makeCertificate().certificate)).toBeNull();
   });
@@ -17,8 +19,17 @@ describe("readForAgent", () => {
     ["that is none", Buffer.from("junk"), "this key's certificate is no caller's"],
     ["that is not there", null, "the token shows no certificate of this key"],
   ])("refuses it for the key of a certificate %s", (_name, certificate, why) => {
-    const read = readForAgent(Buffer.from(formatRequest(request())));
+    const read = readForAgent(Buffer.from(formatRequest(request())), NOW);
     expect(read?.refusedFor(certificate)).toBe(`the request names the caller choria=ptittle, and ${why}`);
+  });
+
+  it("says the date of one that is not of this minute, which servers would take when nobody may be connected", () => {
+    const line = (time: number) => readForAgent(Buffer.from(formatRequest(request({ time }))), NOW)?.line;
+    const now = NOW / 1_000;
+    for (const near of [-60, 60]) expect(line(now + near)).toBe("rpcutil#ping in mcollective, filter: none, by choria=ptittle");
+    expect(line(now + 86_400)).toBe("rpcutil#ping in mcollective, filter: none, by choria=ptittle, dated 2026-11-24T07:24:20Z");
+    expect(line(0)).toMatch(/, dated 1970-01-01T00:00:00Z$/);
+    expect(line(253_402_300_799)).toMatch(/, dated 9999-12-31T23:59:59Z$/);
   });
 
   it.each([
