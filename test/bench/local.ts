@@ -2,8 +2,7 @@
  * The bench on one machine: the same signatures through stock p11-kit, through our agent over both wires, by the module itself,
  * and through three Node processes that do nothing but pass them on.
  */
-import { spawnSync } from "node:child_process";
-import { P11KIT_CLIENT, startAgent, startStockServer, TOKENFWD } from "../interop/agent-process.js";
+import { P11KIT_CLIENT, startAgent, startStockServer } from "../interop/agent-process.js";
 import { createSoftHsm } from "../support/softhsm.js";
 import {
   type Algorithm,
@@ -39,11 +38,6 @@ const manyTarget = (algorithm: Algorithm, ecRatio: number): Target[] => [
   algorithm === "rsa" ? ratioTarget("module", 0.9) : ratioTarget("stock", ecRatio),
 ];
 
-/** Whether this build can have several processes with the module. */
-function knowsHosts(): boolean {
-  return /--hosts\b/.test(spawnSync(process.execPath, [TOKENFWD, "agent", "run", "--help"], { encoding: "utf8" }).stdout);
-}
-
 /** Runs it and answers the rows, P-256 first. */
 export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
   const { say, cleanUps } = options;
@@ -53,8 +47,8 @@ export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
   cleanUps.add(() => stock.dispose());
   const agent = await startAgent({ token, pin: "file" });
   cleanUps.add(() => agent.dispose());
-  const twoHosts = knowsHosts() ? await startAgent({ token, pin: "file", args: ["--hosts", "2"] }) : null;
-  if (twoHosts !== null) cleanUps.add(() => twoHosts.dispose());
+  const twoHosts = await startAgent({ token, pin: "file", args: ["--hosts", "2"] });
+  cleanUps.add(() => twoHosts.dispose());
   const program = buildProgram("sign-loop", token.dir);
   const pin = token.pin;
 
@@ -85,7 +79,7 @@ export async function benchLocal(options: PairedOptions): Promise<PairedRow[]> {
     await add(STOCK_16, 16, pkcs11(stock.address), [stock.pid], { module: MODULE });
     await add(BARE_16, 1, bare(16), [], { stock: STOCK_16, module: MODULE });
     await add("ours, p11-kit wire, 16 processes", 16, pkcs11(agent.address), [agent.pid], MANY, manyTarget(algorithm, 0.95));
-    if (twoHosts !== null && algorithm === "rsa") {
+    if (algorithm === "rsa") {
       const targets = [ratioTarget("stock", 0.9)];
       await add("ours, the same with --hosts 2", 16, pkcs11(twoHosts.address), [twoHosts.pid], MANY, targets);
     }
