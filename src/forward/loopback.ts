@@ -29,7 +29,7 @@ export async function listenOnLoopback(
 }
 
 /** The error for a port that is not given. `texts` are the server's debug texts (measured with OpenSSH 9.2). */
-export function listenRefused(texts: readonly string[], reason: string): TokenfwdError {
+function listenRefused(texts: readonly string[], reason: string): TokenfwdError {
   const limited =
     texts.some((text) => /port forwarding refused/i.test(text)) && !texts.some((text) => /disabled port forwarding/i.test(text));
   return limited

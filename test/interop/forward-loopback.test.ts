@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { afterEach, describe, expect, it } from "vitest";
 import { connectBastion } from "../../src/forward/forward.js";
+import { TRY_WORD } from "../../src/forward/remote/command-files-script.js";
 import { collectedIo, contents, openTestForward, recordingUi, rejection, settingsOf, untilContents } from "../support/forward.js";
 import { type Sshd, type SshdOptions, startSshd } from "../support/sshd.js";
 
@@ -165,7 +166,7 @@ describe("files of the bastion", () => {
       kept = made;
       return [
         { name: "client.conf", mode: "600", text: secret },
-        { name: "choria", mode: "700", text: `#!/bin/sh\necho mine; exec sleep 600\n` },
+        { name: "choria", mode: "700", text: `#!/bin/sh\ntest "$1" = ${TRY_WORD}\n` },
       ];
     });
     expect(readFileSync(join(kept, "client.conf"), "utf8")).toBe(secret);
@@ -194,6 +195,15 @@ describe("files of the bastion", () => {
     expect(contents(left)).toEqual(["client.conf"]);
     await forward.close();
     await untilContents(sshd.runtimeDir, []);
+  });
+
+  it.skipIf(process.getuid?.() !== 0 || process.platform !== "linux")("of CMD are not put where no program may be started", async () => {
+    const runtimeDir = directory();
+    const mount = `mount -t tmpfs -o noexec,mode=700 tmpfs '${runtimeDir}' && exec "$@"`;
+    const sshd = await start({ within: ["unshare", "-m", "sh", "-c", mount, "sh"], setEnv: { XDG_RUNTIME_DIR: runtimeDir } });
+    const { forward } = await open(sshd);
+    const error = await rejection(forward.keep(() => [{ name: "choria", mode: "700", text: "#!/bin/sh\n" }]));
+    expect(error).toMatchObject({ code: "E_RUNTIME_DIR", message: expect.stringContaining("noexec") });
   });
 
   it("of CMD are not put where somebody else's link leads", async () => {

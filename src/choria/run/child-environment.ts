@@ -12,9 +12,6 @@ export interface ChildLogin {
   readonly password: string;
 }
 
-/** Names of the variables, in the order in which the wrapper sets them. */
-export const CHILD_VARIABLES = ["MCOLLECTIVE_CERTNAME", "MCOLLECTIVE_NATS_USERNAME", "MCOLLECTIVE_NATS_PASSWORD"] as const;
-
 /** Variables that would undo what the configuration says. */
 export const UNDOING_VARIABLES = [
   "INSECURE_ANON_TLS",

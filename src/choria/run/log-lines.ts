@@ -11,7 +11,7 @@ export const ALARMS = ["Disabling TLS via environment override", "Disabling TLS 
 const MOST = 64 * 1024;
 
 /** A line as it is to be shown; null for none. */
-export function shownLine(line: string): string | null {
+function shownLine(line: string): string | null {
   if (/^(time=|\x1b\[33mWARN|WARN|\{"component":)/.test(line) && ALARMS.some((alarm) => line.includes(alarm))) return null;
   if (!line.startsWith('{"component":')) return line;
   try {

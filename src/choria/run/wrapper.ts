@@ -37,6 +37,7 @@ export function loginFile(user: string, password: string): string {
 export function wrapperScript(directory: string, commonName: string, found: string): string {
   return `#!/bin/sh
 # Made by tokenfwd connect --choria, and gone with the connection: runs the next choria on the PATH with the configuration beside it.
+test "$1" != --tokenfwd-try || exit 0
 d=${quoted(directory)}
 say() { printf 'tokenfwd: %s\n' "$*" >&2; }
 set -f

@@ -16,6 +16,9 @@ export const COMMAND_DIRECTORY = "cmd";
 /** What its files may be called; a program there may make others of such names, and `err.PID` for a pipe. */
 export const COMMAND_FILE_NAME = /^[a-z]+(\.[a-z]+)?$/;
 
+/** What a program of the directory is given once, to see whether it can be started there; it does nothing and answers 0. */
+export const TRY_WORD = "--tokenfwd-try";
+
 /** Functions for the helper's script. They rely on P0, D and uid, and on `say`, `fit` and `kind`. Lines below 250 characters. */
 export const COMMAND_FILES_FUNCTIONS = String.raw`
 # What a program that the log-in starts would find: its home, its directory, and the first program of a name on its PATH.
@@ -53,7 +56,10 @@ keep() {
   test -d "$t" || mkdir "$t" 2>/dev/null
   fit "$t" || { LAST=1; say fail "$why"; return; }
   if (set -C; dd bs=1 count="$3" 2>/dev/null > "$t/$1") 2>/dev/null && test $(($(wc -c < "$t/$1"))) -eq "$3" && chmod "$2" "$t/$1"
-  then say keep ok; else LAST=1; say fail write; fi
+  then say keep ok; else LAST=1; say fail write; return; fi
+  test "$2" = 700 || return
+  (PATH=$P0; "$t/$1" ${TRY_WORD}) </dev/null >/dev/null 2>&1
+  say run $?
 }
 # What still runs with one of the files has nothing behind it any more.
 drop() {

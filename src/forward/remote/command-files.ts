@@ -26,7 +26,7 @@ export interface BastionFiles {
   read(path: string, maxBytes: number): Promise<Buffer | null>;
 }
 
-/** A file for CMD. `name` is letters with at most one dot in them. */
+/** A file for CMD. `name` is letters with at most one dot in them. One of mode 700 is a program that answers TRY_WORD with 0. */
 export interface CommandFile {
   readonly name: string;
   readonly mode: "600" | "700";
@@ -92,10 +92,21 @@ export async function keepFiles(helper: Helper, probe: Probe, place: Place, file
   for (const { name, mode, text } of files) {
     if (!COMMAND_FILE_NAME.test(name)) throw new TokenfwdError("E_BUG", `${name} is no name for a file of CMD`);
     const answer = await helper.send(text, "keep", name, mode, String(Buffer.byteLength(text)));
-    if (answer.get("keep")?.[0] === "ok") continue;
-    throw new TokenfwdError("E_RUNTIME_DIR", `${printable(directory)} on the bastion cannot be written to`, {
-      hint: `on the bastion: ls -ld ${shellWord(directory)}; df -h ${shellWord(probe.runtimeDir)}`,
-    });
+    if (answer.get("keep")?.[0] !== "ok") {
+      throw new TokenfwdError("E_RUNTIME_DIR", `${printable(directory)} on the bastion cannot be written to`, {
+        hint: `on the bastion: ls -ld ${shellWord(directory)}; df -h ${shellWord(probe.runtimeDir)}`,
+      });
+    }
+    // Where it cannot be started a shell would take the next of that name without a word.
+    if (mode === "700" && answer.get("run")?.[0] !== "0") {
+      throw new TokenfwdError(
+        "E_RUNTIME_DIR",
+        `no program may be started from ${printable(directory)} on the bastion (a noexec mount, or a rule of the system)`,
+        {
+          hint: "set XDG_RUNTIME_DIR there to a directory of yours with mode 0700 on a mount without noexec",
+        },
+      );
+    }
   }
   return directory;
 }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { loginFile, wrapperScript } from "../../../../src/choria/run/wrapper.js";
+import { TRY_WORD } from "../../../../src/forward/remote/command-files-script.js";
 
 let directory: string;
 let wrapper: string;
@@ -60,6 +61,11 @@ describe.each(SHELLS)("under %s %s", (...shell) => {
     expect(stderr).toBe("");
     expect(status).toBe(7);
     expect(readdirSync(wrapper).sort()).toEqual(["choria", "client.conf", "login"]);
+  });
+
+  it("it can be tried without anything being started", () => {
+    program("echo ran");
+    expect(run(words, [TRY_WORD])).toEqual({ status: 0, stdout: "", stderr: "" });
   });
 
   it.each([[["req", "--config", "/mine", "x"]], [["ping", "--config=/mine"]], [["buildinfo"]], [["--help"]], [[]]])(
