@@ -50,7 +50,7 @@ done
 IFS=$ifs
 test -n "$next" || next=${quoted(found)}
 test -x "$next" || { say "there is no choria on the PATH"; exit ${FAILED}; }
-at=0 i=0
+at=0 i=0 command=
 for a do
   i=$((i + 1))
   case $a in --config|--config=*) exec "$next" "$@";; esac
@@ -59,7 +59,8 @@ done
 case $command in ''|${WITHOUT_CONFIG.join("|")}) exec "$next" "$@";; esac
 test -r "$d/${WRAPPER_FILES.config}" || { say "the connection that made $d has ended"; exit ${FAILED}; }
 # A choria.conf here or above is laid over every configuration, also over ours.
-w=$(pwd -P)
+# Above as choria sees it, which believes PWD as a shell does.
+w=$(pwd -L)
 while :; do
   if test -e "$w/choria.conf"; then
     say "$w/choria.conf would override the configuration of this connection: run it in another directory, or move that file"

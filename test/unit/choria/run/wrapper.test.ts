@@ -1,6 +1,6 @@
 /* The wrapper that stands for choria on a bastion: what it starts, with what, and what it makes of the ending. */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -30,6 +30,7 @@ function program(text: string): void {
 const environment = () => ({
   PATH: `${wrapper}:${join(directory, "bin")}:/usr/bin:/bin`,
   INSECURE_YES_REALLY: "true",
+  command: "ping",
 });
 
 function run(shell: readonly string[], args: readonly string[], input = "") {
@@ -100,6 +101,17 @@ printf 'no end' >&2; exit 1`);
     child.stdout.once("data", () => child.kill("SIGTERM"));
     expect(await new Promise((resolve) => child.once("close", resolve))).toBe(9);
     expect(stderr).toBe("got\n");
+  });
+
+  it("a choria.conf above the way by which a link leads there stops it too: choria goes by PWD, as a shell does", () => {
+    program("echo ran");
+    mkdirSync(join(directory, "links"));
+    symlinkSync(work, join(directory, "links", "here"));
+    writeFileSync(join(directory, "links", "choria.conf"), "");
+    const [file = "", ...more] = [...words, join(wrapper, "choria"), "ping"];
+    const from = (cwd: string) => spawnSync(file, more, { cwd, env: { ...environment(), PWD: cwd }, encoding: "utf8" });
+    expect(from(work)).toMatchObject({ status: 0, stdout: "ran\n" });
+    expect(from(join(directory, "links", "here"))).toMatchObject({ status: 50, stdout: "" });
   });
 
   it("a choria.conf there or above stops it, because that would override ours, and is named", () => {
