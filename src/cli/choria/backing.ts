@@ -144,14 +144,10 @@ function pulled(cause: TokenfwdError): TokenfwdError {
   });
 }
 
-/** Tells it of a token that comes and goes, and of an agent that was gone for a while: it may be another. */
+/** Tells it of a token that comes and goes. */
 export function watchToken(backing: Pick<Backing, "tokenIs">, { events }: Pick<TokenfwdClient, "events">): void {
   events.on("token-gone", () => backing.tokenIs("gone"));
   events.on("token-in", () => backing.tokenIs("back"));
-  events.on("epoch", () => {
-    backing.tokenIs("gone");
-    backing.tokenIs("back");
-  });
 }
 
 /** The names of brokers for a person. */

@@ -3,9 +3,8 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { TokenfwdError } from "../../../../src/base/errors.js";
 import { createEmitter } from "../../../../src/base/events.js";
 import type { BrokerRelayEvents } from "../../../../src/choria/relay/relay.js";
-import { watchToken, whenUseless } from "../../../../src/cli/choria/backing.js";
+import { whenUseless } from "../../../../src/cli/choria/backing.js";
 import { createPinMemory, tokenOf } from "../../../../src/cli/choria/pin-memory.js";
-import type { CryptokiEvents } from "../../../../src/cryptoki/types.js";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -48,16 +47,6 @@ it("a fault of the token's side ends it at once", async () => {
   events.emit("fault", { error: new TokenfwdError("E_REFUSED", "no") });
   await vi.advanceTimersByTimeAsync(0);
   expect(seen.error).toMatchObject({ code: "E_REFUSED" });
-});
-
-it("what the token has opened is forgotten when it is pulled, and when the agent was gone for a while", () => {
-  const events = createEmitter<CryptokiEvents>();
-  const told: string[] = [];
-  watchToken({ tokenIs: (where) => told.push(where) }, { events });
-  events.emit("token-gone", { slot: 1n });
-  events.emit("token-in", { slot: 1n });
-  events.emit("epoch", { epoch: 2 });
-  expect(told).toEqual(["gone", "back", "gone", "back"]);
 });
 
 it("a PIN is asked for once, by whoever comes first, and every one who asks gets a copy to wipe", async () => {
