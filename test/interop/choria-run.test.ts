@@ -109,6 +109,22 @@ describe.skipIf(!(await choriaAvailable()))("choria run on a bastion", () => {
     expect(answered(elsewhere.stdout, elsewhere.stderr)).toEqual([BOTH[0]]);
   }, 30_000);
 
+  it("is stopped by a choria.conf that somebody puts above while the token is waited for", async () => {
+    const bastion = await scene.bastion();
+    const work = join(bastion.home, "work");
+    mkdirSync(join(work, "below"), { recursive: true });
+    await scene.shim.control("C_Sign sleep 3500");
+    const words = ["sh", "-c", `cd ${work}/below && tokenfwd choria run -- ${ping.join(" ")}`];
+    const cli = scene.start(bastion, "--tools", "--", ...words);
+    // The configuration has been read by the time that the token is asked.
+    await cli.untilStderr(/touch/);
+    await scene.shim.control();
+    writeFileSync(join(work, "choria.conf"), "plugin.choria.middleware_hosts = nats://127.0.0.1:1\n");
+    const done = await cli.exited;
+    expect(done.stderr).toContain(`${work}/choria.conf would override the configuration of this run`);
+    expect({ code: done.code, stdout: done.stdout.toString() }).toEqual({ code: 50, stdout: "" });
+  }, 30_000);
+
   it("says what is wrong before choria starts, with 50, or 2 for the command line, and signs nothing then", async () => {
     const { network, token } = scene;
     const bastion = await scene.bastion();

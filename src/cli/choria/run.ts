@@ -6,7 +6,8 @@ import { TokenfwdError } from "../../base/errors.js";
 import { createFileLog, type Log, silentLog } from "../../base/log.js";
 import { printable } from "../../base/printable.js";
 import { type ConnectOptions, connectClient } from "../../bastion/client/index.js";
-import { clientHere, domainHere } from "../../choria/config/here.js";
+import { overlayPlaces } from "../../choria/config/client-config.js";
+import { clientHere, domainHere, readHere } from "../../choria/config/here.js";
 import { dialTcp } from "../../choria/dial.js";
 import { hostPort, listenLoopback } from "../../choria/loopback.js";
 import { childEnvironment } from "../../choria/run/child-environment.js";
@@ -91,12 +92,20 @@ async function prepare(raw: RawRunOptions, words: Words, lifetime: Lifetime): Pr
     caPem,
     brokers,
     domain: domainHere(),
-    overlaid: (path) =>
-      new TokenfwdError("E_CHORIA_CONFIG", `${path} would override the configuration of this run, as it overrides every other`, {
-        hint: "run it in another directory, or in one of its own: --own-dir",
-      }),
+    overlaid,
   });
   return { access, words, maxTtlSeconds, program, own, ownDir, directory };
+}
+
+function overlaid(path: string): TokenfwdError {
+  return new TokenfwdError("E_CHORIA_CONFIG", `${path} would override the configuration of this run, as it overrides every other`, {
+    hint: "run it in another directory, or in one of its own: --own-dir",
+  });
+}
+
+/** Looked at before; but a touch may have taken minutes, and above the user's directory there may be one where anybody can write. */
+async function stillNoneOver(cwd: string): Promise<void> {
+  for (const path of overlayPlaces(cwd)) if ((await readHere(path)) !== null) throw overlaid(printable(path));
 }
 
 interface Around {
@@ -135,6 +144,7 @@ async function run(plan: Plan, { lifetime, ui, log, signals }: Around): Promise<
   const relay = await listenLoopback(loopback, (stream) => backing.serveRelay(stream));
   lifetime.defer(() => relay.close());
   const file = writeFiles(directory, own, backing, { signer: hostPort(signer), relay: hostPort(relay), discoveryTimeout });
+  await stillNoneOver(ownDir ? directory.path : clientHere(process.env).cwd);
   signal.throwIfAborted();
 
   ui.line(
