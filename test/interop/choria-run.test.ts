@@ -136,6 +136,7 @@ describe.skipIf(!(await choriaAvailable()))("choria run on a bastion", () => {
       [`--choria-config /nowhere -- ${ping.join(" ")}`, 50, /E_CHORIA_CONFIG 50/],
       ["-- req --config mine x", 2, /--choria-config FILE/],
       ["-- broker run", 2, /broker run of choria has no use for the token/],
+      [`-- req "$(printf '\\377')"`, 2, /not UTF-8/],
       ["", 2, /nothing to run/],
     ];
     const done = await script(bastion, cases.map(([words]) => `tokenfwd choria run ${words}; echo "status $?"; echo == >&2`).join("\n"));

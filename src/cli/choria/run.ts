@@ -73,6 +73,9 @@ async function prepare(raw: RawRunOptions, words: Words, lifetime: Lifetime): Pr
   }
   if (withConfig(words, "") === null)
     throw usage(`${printable(words.join(" "), 100)} of choria has no use for the token`, "run it without this command");
+  // Node passes on text alone, and a changed word is not what was asked for.
+  if (words.some((word) => typeof word !== "string" && !Buffer.from(word.toString("utf8")).equals(word)))
+    throw usage("an argument of choria's is not UTF-8", "run it without this command, by connect --choria");
   const access = checkTokenAccess(raw);
   const maxTtlSeconds = parseMaxTtl(raw.maxTtl);
   const brokers = parseBrokers(raw.broker);
