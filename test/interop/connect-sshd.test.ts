@@ -79,6 +79,7 @@ const PINNED_READY = [
   "policy",
   "rttMs",
   "tools",
+  "choria",
 ];
 
 test("ready has exactly the pinned fields, a stock program signs, Ctrl-C ends with 0 and leaves nothing", async () => {

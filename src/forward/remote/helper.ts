@@ -19,7 +19,7 @@ const SLOWEST_LINK = 2;
 export type Answer = ReadonlyMap<string, readonly string[]>;
 
 export interface Helper {
-  /** Whether it has a terminal. That there is a session at all keeps sshd from delaying small packets (ADR 8). */
+  /** Whether it has a terminal. That there is a session at all keeps sshd from delaying small packets (ADR 9). */
   readonly pty: boolean;
   /** Printable: what the login shell said before our own text ran; empty for a quiet one. */
   readonly said: string;
