@@ -117,7 +117,7 @@ test("ready has exactly the pinned fields, a stock program signs, Ctrl-C ends wi
     "Verified OK",
   );
   const use = await cli.untilEvent("use");
-  expect(Object.keys(use)).toEqual(["v", "ts", "event", "client", "key", "mechanism", "call", "ok", "rv", "purpose", "input"]);
+  expect(Object.keys(use)).toEqual(["v", "ts", "event", "client", "key", "mechanism", "call", "ok", "rv", "purpose", "input", "what"]);
   expect(use).toMatchObject({ key: "rsa key", mechanism: "CKM_SHA256_RSA_PKCS", ok: true, rv: 0 });
 
   cli.child.kill("SIGINT");
