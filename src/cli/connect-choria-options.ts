@@ -1,6 +1,7 @@
 /*
  * The options of connect that belong to --choria. It must never let one stand that --choria cannot keep.
  */
+import { parseMaxTtl } from "./choria/max-ttl.js";
 import { parseBrokers, readCaFile } from "./choria/own-config.js";
 import type { ChoriaOptions } from "./connect-choria.js";
 import { checkFile, usage } from "./options.js";
@@ -8,11 +9,10 @@ import type { RawConnectOptions } from "./program.js";
 
 /** Checks them. Throws E_USAGE, and E_CHORIA_CONFIG for a file that is no CA. */
 export function checkChoriaOptions(raw: RawConnectOptions): ChoriaOptions | null {
-  const { choriaConfig, ca, broker = [] } = raw;
+  const { choriaConfig, ca, broker = [], maxTtl } = raw;
   if (raw.choria !== true) {
-    const [without] = Object.entries({ "--choria-config": choriaConfig, "--ca": ca, "--broker": broker[0] }).filter(
-      ([, value]) => value !== undefined,
-    );
+    const alone = { "--choria-config": choriaConfig, "--ca": ca, "--broker": broker[0], "--max-ttl": maxTtl };
+    const [without] = Object.entries(alone).filter(([, value]) => value !== undefined);
     if (without !== undefined) throw usage(`${without[0]} is for --choria`, "add --choria, or leave it out");
     return null;
   }
@@ -32,5 +32,6 @@ export function checkChoriaOptions(raw: RawConnectOptions): ChoriaOptions | null
     configFile: choriaConfig === undefined ? null : checkFile(choriaConfig, "--choria-config"),
     caPem: ca === undefined ? null : readCaFile(ca),
     brokers: parseBrokers(broker),
+    maxTtlSeconds: parseMaxTtl(maxTtl),
   };
 }

@@ -14,7 +14,6 @@ import { connectClient } from "../bastion/client/index.js";
 import type { Broker } from "../choria/config/brokers.js";
 import { candidates, overlayPlaces, pluginFile, type ReadFile } from "../choria/config/client-config.js";
 import { readHere } from "../choria/config/here.js";
-import { DEFAULT_MAX_TTL_SECONDS } from "../choria/limits.js";
 import { createPrivateDirectory } from "../choria/run/private-directory.js";
 import { patientTimeout, throwawayConfig } from "../choria/run/throwaway.js";
 import { loginFile, WRAPPER_FILES, wrapperScript } from "../choria/run/wrapper.js";
@@ -33,6 +32,8 @@ export interface ChoriaOptions {
   readonly caPem: string | null;
   /** Empty: the configuration's. */
   readonly brokers: readonly Broker[];
+  /** The longest ttl that is signed. */
+  readonly maxTtlSeconds: number;
 }
 
 /** What a connect hands in. */
@@ -85,7 +86,7 @@ export async function planChoria(options: ChoriaOptions, files: BastionFiles, is
   // One of this workstation's would override nothing there.
   const overlaid = configFile === null ? overlaidThere : null;
   const own = await readOwnConfig({ ...where, env: {}, caPem, brokers, domain: null, overlaid });
-  return { open: (around) => open(own, program, around) };
+  return { open: (around) => open(own, program, options.maxTtlSeconds, around) };
 }
 
 function overlaidThere(path: string): TokenfwdError {
@@ -107,7 +108,12 @@ async function readBastion(files: BastionFiles, home: string | null, cwd: string
   };
 }
 
-async function open(own: OwnConfig, program: string, { forward, attach, lifetime, log }: OpenChoria): Promise<ChoriaServing> {
+async function open(
+  own: OwnConfig,
+  program: string,
+  maxTtlSeconds: number,
+  { forward, attach, lifetime, log }: OpenChoria,
+): Promise<ChoriaServing> {
   const { signal } = lifetime;
   const socket = await servePrivately(attach, lifetime);
   const client = await connectClient({ socket, client: "tokenfwd connect --choria", signal });
@@ -120,7 +126,7 @@ async function open(own: OwnConfig, program: string, { forward, attach, lifetime
     caPem: own.caPem,
     address: p11KitAddress(socket),
     pin: null,
-    maxTtlSeconds: DEFAULT_MAX_TTL_SECONDS,
+    maxTtlSeconds,
     log,
   });
   lifetime.defer(() => backing.close());

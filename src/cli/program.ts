@@ -39,6 +39,7 @@ export interface RawConnectOptions extends RawTokenOptions, RawSshOptions {
   readonly trace?: string;
   readonly choria?: boolean;
   readonly choriaConfig?: string;
+  readonly maxTtl?: string;
   readonly ca?: string;
   readonly broker?: readonly string[];
   readonly json?: boolean;
@@ -108,6 +109,7 @@ export function createProgram(handlers: Handlers): Command {
     .option("--choria", "let choria there use the token: nothing of ours runs there, and no key, certificate or CA needs to be there")
     .option("--choria-config <file>", "with --choria: a client configuration of this workstation (default: yours on the bastion)")
     .option("--ca <file>", "with --choria: the CA that the broker is checked against (default: the configuration's)")
+    .option("--max-ttl <seconds>", "with --choria: the longest ttl of a request that is signed (default 300)")
     .option(
       "--broker <host:port>",
       "with --choria: a broker as the bastion reaches it, repeatable (default: the configuration's)",

@@ -350,7 +350,7 @@ test.each([
 
 test("with --choria the token is unlocked before the broker is spoken to, and that before ready", async () => {
   const it = world();
-  const choria = { configFile: null, caPem: null, brokers: [] };
+  const choria = { configFile: null, caPem: null, brokers: [], maxTtlSeconds: 300 };
   const serving = {
     caller: "choria=ops",
     brokers: "b:4222",
@@ -384,7 +384,7 @@ test("what choria needs and has lost for good ends the connect, and CMD with it"
   const it = world({ runs: () => new Promise(() => {}) });
   const gone = Promise.resolve(new TokenfwdError("E_CHORIA_BROKER", "it stays away"));
   const serving = { caller: "choria=ops", brokers: "b:4222", directory: "/run/cmd", discoveryTimeout: 9, gone };
-  const options = { choria: { configFile: null, caPem: null, brokers: [] }, command: ["choria", "ping"] };
+  const options = { choria: { configFile: null, caPem: null, brokers: [], maxTtlSeconds: 300 }, command: ["choria", "ping"] };
   expect(await it.run(options, { planChoria: async () => ({ open: async () => serving }) })).toBe(255);
   expect(it.events.find(({ event }) => event === "error")?.data["code"]).toBe("E_CHORIA_BROKER");
   expect(it.lines.join("\n")).toContain("answers are waited for 9 s");

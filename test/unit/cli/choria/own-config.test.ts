@@ -78,7 +78,8 @@ describe("the options of --choria", () => {
 
   it("are read before anything is opened", () => {
     expect(check({})).toBeNull();
-    expect(check({ choria: true, broker: [] })).toEqual({ configFile: null, caPem: null, brokers: [] });
+    expect(check({ choria: true, broker: [] })).toEqual({ configFile: null, caPem: null, brokers: [], maxTtlSeconds: 300 });
+    expect(check({ choria: true, maxTtl: "18000" })).toMatchObject({ maxTtlSeconds: 18_000 });
     expect(check({ choria: true, ca: join(dir, "ca.pem"), broker: ["a:1"] })).toMatchObject({
       caPem: PEM,
       brokers: [{ host: "a", port: 1 }],
@@ -93,6 +94,8 @@ describe("the options of --choria", () => {
     [{ choria: true, choriaConfig: "/nowhere/conf" }, "E_USAGE"],
     [{ ca: "/nowhere/ca.pem" }, "E_USAGE"],
     [{ broker: ["a:1"] }, "E_USAGE"],
+    [{ maxTtl: "60" }, "E_USAGE"],
+    [{ choria: true, maxTtl: "29" }, "E_USAGE"],
   ])("%j are refused", (raw, code) => {
     expect(() => check(raw)).toThrow(expect.objectContaining({ code }));
   });
