@@ -54,7 +54,7 @@ export function bastionHandlers(words: Words, ended: (status: number) => void): 
   return {
     async sign(options) {
       noCommand("sign");
-      const { runSign } = await import("./sign-command.js");
+      const { runSign } = await import("./sign/command.js");
       ended(await runSign(options));
     },
     async keys(options) {
@@ -65,7 +65,7 @@ export function bastionHandlers(words: Words, ended: (status: number) => void): 
     choria: choriaStart(words, ended),
     async bastionDoctor(options) {
       noCommand("doctor");
-      const { runBastionDoctor } = await import("./doctor-bastion-command.js");
+      const { runBastionDoctor } = await import("./doctor/bastion-command.js");
       ended(await runBastionDoctor(options));
     },
   };

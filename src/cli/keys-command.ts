@@ -8,8 +8,8 @@ import { createBastionPin, PIN_NOT_USED, parseBastionPinSource } from "./bastion
 import type { RawKeysOptions } from "./bastion-program.js";
 import { keysDocument, keysText, summarizeKey } from "./keys-output.js";
 import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
-import { checkSocket } from "./sign-options.js";
-import { writeResult } from "./sign-output.js";
+import { checkSocket } from "./sign/options.js";
+import { writeResult } from "./sign/output.js";
 import { createUi, type Ui } from "./ui.js";
 
 /** What keys works with; tests hand in their own. */

@@ -39,7 +39,7 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
   const program = createProgram({
     ...bastion,
     async connect(destination, options) {
-      const { runConnect } = await import("./connect-command.js");
+      const { runConnect } = await import("./connect/command.js");
       status = await runConnect(destination, options, command, log);
     },
     async agentRun(options) {
@@ -48,7 +48,7 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
       status = await runAgent(options, log);
     },
     async doctor(destination, options) {
-      const { runDoctor } = await import("./doctor-command.js");
+      const { runDoctor } = await import("./doctor/command.js");
       status = await runDoctor(destination, options, log);
     },
     async tokenList(options) {
@@ -58,7 +58,7 @@ async function runCommandLine(argv: readonly string[]): Promise<number> {
     },
     async exportByHand(options) {
       noCommand("export");
-      const { runExport } = await import("./export-command.js");
+      const { runExport } = await import("./export/command.js");
       status = await runExport(options, log);
     },
     trace: traceHandlers(noCommand, (ended) => {

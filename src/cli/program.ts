@@ -4,7 +4,7 @@
  */
 import { type Command, Option } from "commander";
 import { addBastionCommands, type BastionHandlers, newProgram } from "./bastion-program.js";
-import type { RawExportOptions } from "./export-command.js";
+import type { RawExportOptions } from "./export/command.js";
 import { AGENT_RUN_HELP, CONNECT_HELP, DOCTOR_HELP, EXPORT_HELP, PROGRAM_HELP, TOKEN_LIST_HELP } from "./help.js";
 import type { RawTokenOptions } from "./options.js";
 import type { RawTokenListOptions } from "./token-list-command.js";

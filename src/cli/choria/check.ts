@@ -11,8 +11,8 @@ import { type ClientConfig, type ReadClientConfigOptions, readClientConfig } fro
 import type { CheckConfigInput, ConfigFinding, ConfigReport, Look } from "../../choria/config/finding.js";
 import { clientHere, lookHere } from "../../choria/config/here.js";
 import { createLifetime, type Lifetime, processSignals } from "../lifetime.js";
-import { checkSocket } from "../sign-options.js";
-import { writeResult } from "../sign-output.js";
+import { checkSocket } from "../sign/options.js";
+import { writeResult } from "../sign/output.js";
 import type { RawCheckOptions } from "./check-options.js";
 
 /** An agent that does not answer in this time is one that is not there. */

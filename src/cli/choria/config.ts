@@ -16,8 +16,8 @@ import { SETUPS, type Setup, setupText } from "../../choria/config/setup-text.js
 import { hostPort } from "../../choria/loopback.js";
 import { createLifetime, type Lifetime, processSignals } from "../lifetime.js";
 import { usage } from "../options.js";
-import { checkSocket } from "../sign-options.js";
-import { writeResult } from "../sign-output.js";
+import { checkSocket } from "../sign/options.js";
+import { writeResult } from "../sign/output.js";
 import { createUi, type Ui } from "../ui.js";
 import type { RawConfigOptions } from "./config-options.js";
 import { findIdentity } from "./identity.js";

@@ -20,7 +20,7 @@ import { createRequestSigner } from "../../choria/signer/request-signer.js";
 import { p11KitAddress } from "../../wire/p11kit/address.js";
 import { createLifetime, processSignals } from "../lifetime.js";
 import { usage } from "../options.js";
-import { writeResult } from "../sign-output.js";
+import { writeResult } from "../sign/output.js";
 import { createUi } from "../ui.js";
 import { openBacking } from "./backing.js";
 import { type OwnConfig, parseBrokers, readCaFile, readOwnConfig } from "./own-config.js";

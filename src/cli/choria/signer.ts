@@ -12,7 +12,7 @@ import { createSignerService, type SignerService } from "../../choria/signer/ser
 import { SIGNING_PATH } from "../../choria/signer/signing-call.js";
 import { createLifetime, processSignals } from "../lifetime.js";
 import { usage } from "../options.js";
-import { writeResult } from "../sign-output.js";
+import { writeResult } from "../sign/output.js";
 import { createUi, type Ui } from "../ui.js";
 import { createUseLines } from "../use-lines.js";
 import { parseListen } from "./listen-option.js";

@@ -8,7 +8,7 @@ import { parseSelector } from "../../cryptoki/uri.js";
 import { type BastionPin, type BastionPinSource, createBastionPin, PIN_NOT_USED, parseBastionPinSource } from "../bastion-pin.js";
 import type { Lifetime } from "../lifetime.js";
 import { usage } from "../options.js";
-import { checkSocket } from "../sign-options.js";
+import { checkSocket } from "../sign/options.js";
 import type { Ui } from "../ui.js";
 import { type FoundIdentity, findIdentity } from "./identity.js";
 

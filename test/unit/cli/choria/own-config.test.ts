@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TokenfwdError } from "../../../../src/base/errors.js";
 import { parseBrokers, readOwnConfig } from "../../../../src/cli/choria/own-config.js";
-import { checkConnectOptions } from "../../../../src/cli/connect-command.js";
+import { checkConnectOptions } from "../../../../src/cli/connect/command.js";
 import type { RawConnectOptions } from "../../../../src/cli/program.js";
 
 const PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";

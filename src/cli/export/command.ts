@@ -3,19 +3,19 @@
  * prints, and never write anywhere but to stdout.
  */
 import { join } from "node:path";
-import { TokenfwdError } from "../base/errors.js";
-import type { Log } from "../base/log.js";
-import { runtimeDirectory } from "../base/paths.js";
-import { printable } from "../base/printable.js";
-import { namesObject, parseSelector } from "../cryptoki/uri.js";
-import { findModule } from "../token/discovery/discover.js";
-import { checkModuleFile } from "../token/host/module-file.js";
-import { stockUri } from "./connect-stock.js";
-import { remoteRuntimeDir, sshSettingsFor } from "./export-destination.js";
-import { aliasOf, byHandText, isPlainPath } from "./export-text.js";
-import { createLifetime, processSignals } from "./lifetime.js";
-import { checkFile, checkTokenOptions, usage } from "./options.js";
-import { createUi } from "./ui.js";
+import { TokenfwdError } from "../../base/errors.js";
+import type { Log } from "../../base/log.js";
+import { runtimeDirectory } from "../../base/paths.js";
+import { printable } from "../../base/printable.js";
+import { namesObject, parseSelector } from "../../cryptoki/uri.js";
+import { findModule } from "../../token/discovery/discover.js";
+import { checkModuleFile } from "../../token/host/module-file.js";
+import { stockUri } from "../connect/stock.js";
+import { createLifetime, processSignals } from "../lifetime.js";
+import { checkFile, checkTokenOptions, usage } from "../options.js";
+import { createUi } from "../ui.js";
+import { remoteRuntimeDir, sshSettingsFor } from "./destination.js";
+import { aliasOf, byHandText, isPlainPath } from "./text.js";
 
 /** The options of export as commander hands them over. */
 export interface RawExportOptions {

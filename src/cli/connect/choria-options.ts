@@ -1,11 +1,11 @@
 /*
  * The options of connect that belong to --choria. It must never let one stand that --choria cannot keep.
  */
-import { parseMaxTtl } from "./choria/max-ttl.js";
-import { parseBrokers, readCaFile } from "./choria/own-config.js";
-import type { ChoriaOptions } from "./connect-choria.js";
-import { checkFile, usage } from "./options.js";
-import type { RawConnectOptions } from "./program.js";
+import { parseMaxTtl } from "../choria/max-ttl.js";
+import { parseBrokers, readCaFile } from "../choria/own-config.js";
+import { checkFile, usage } from "../options.js";
+import type { RawConnectOptions } from "../program.js";
+import type { ChoriaOptions } from "./choria.js";
 
 /** Checks them. Throws E_USAGE, and E_CHORIA_CONFIG for a file that is no CA. */
 export function checkChoriaOptions(raw: RawConnectOptions): ChoriaOptions | null {

@@ -1,8 +1,8 @@
 /* What connect says of the tools that it has put on the bastion. */
 import { expect, test } from "vitest";
-import { checkConnectOptions, readBundle } from "../../../src/cli/connect-command.js";
-import { readyEvent, readyLines } from "../../../src/cli/connect-ready.js";
-import type { ForwardReady } from "../../../src/forward/types.js";
+import { checkConnectOptions, readBundle } from "../../../../src/cli/connect/command.js";
+import { readyEvent, readyLines } from "../../../../src/cli/connect/ready.js";
+import type { ForwardReady } from "../../../../src/forward/types.js";
 
 const OPTIONS = checkConnectOptions("b", { module: "/m.so", sshOption: [] }, null);
 const READY: ForwardReady = {

@@ -2,9 +2,9 @@
  * What a person and a script read of doctor.
  */
 import { describe, expect, it } from "vitest";
-import { doctorJson, doctorLines, doctorSum } from "../../../src/cli/doctor-output.js";
-import { givenOptions } from "../../../src/cli/doctor-walk.js";
-import type { CheckResult } from "../../../src/doctor/walk.js";
+import { doctorJson, doctorLines, doctorSum } from "../../../../src/cli/doctor/output.js";
+import { givenOptions } from "../../../../src/cli/doctor/walk.js";
+import type { CheckResult } from "../../../../src/doctor/walk.js";
 
 const passed: CheckResult = { id: "a", title: "first", status: "pass", cause: null, detail: "fine", mend: null, code: null };
 const failed: CheckResult = { id: "b", title: "second one", status: "fail", cause: "bad", detail: "it is", mend: "mend it", code: "E_SSH" };

@@ -2,7 +2,7 @@
  * What doctor found, as JSON (pinned, version 1) and as a list for a person. Marks stand first, so that the list reads the same without
  * colours; colours come only on a terminal. Every text in it is printable already.
  */
-import type { CheckResult } from "../doctor/walk.js";
+import type { CheckResult } from "../../doctor/walk.js";
 
 const MARKS = { pass: "✓", warn: "!", fail: "✗", "not-reached": "-" } as const;
 /** Green, yellow, red, grey. */

@@ -2,13 +2,13 @@
  * Puts a stock `p11-kit server` behind a connect, for --stock. It must never be chosen without that option, and never take an
  * option that would promise what nobody keeps there.
  */
-import { printable } from "../base/printable.js";
-import { namesObject, parseSelector, tokenUri } from "../cryptoki/uri.js";
+import { printable } from "../../base/printable.js";
+import { namesObject, parseSelector, tokenUri } from "../../cryptoki/uri.js";
+import { usage } from "../options.js";
+import type { RawConnectOptions } from "../program.js";
+import type { Ui } from "../ui.js";
 import type { ConnectOptions, ConnectParts, ConnectSurroundings } from "./connect.js";
-import { usage } from "./options.js";
-import type { RawConnectOptions } from "./program.js";
 import type { Serving } from "./serving.js";
-import type { Ui } from "./ui.js";
 
 /** Refuses what cannot hold where nothing of ours stands between the module and the bastion. Throws E_USAGE. */
 export function checkStockOptions(raw: RawConnectOptions): void {

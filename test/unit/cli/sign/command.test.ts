@@ -2,14 +2,14 @@
 import { createHash, randomBytes } from "node:crypto";
 import { PassThrough, Readable, Writable } from "node:stream";
 import { describe, expect, it } from "vitest";
-import { TokenfwdError } from "../../../src/base/errors.js";
-import type { ConnectOptions, TokenfwdClient } from "../../../src/bastion/client/index.js";
-import { createLifetime } from "../../../src/cli/lifetime.js";
-import { type SignAround, sign } from "../../../src/cli/sign-command.js";
-import { MAX_DOCUMENT_BYTES, readSignInput } from "../../../src/cli/sign-input.js";
-import { createUi } from "../../../src/cli/ui.js";
-import { CKM } from "../../../src/cryptoki/mechanisms.js";
-import type { SignMessage, SignResult } from "../../../src/wire/rpc/messages.js";
+import { TokenfwdError } from "../../../../src/base/errors.js";
+import type { ConnectOptions, TokenfwdClient } from "../../../../src/bastion/client/index.js";
+import { createLifetime } from "../../../../src/cli/lifetime.js";
+import { type SignAround, sign } from "../../../../src/cli/sign/command.js";
+import { MAX_DOCUMENT_BYTES, readSignInput } from "../../../../src/cli/sign/input.js";
+import { createUi } from "../../../../src/cli/ui.js";
+import { CKM } from "../../../../src/cryptoki/mechanisms.js";
+import type { SignMessage, SignResult } from "../../../../src/wire/rpc/messages.js";
 
 const KEY = "pkcs11:id=%01;type=private";
 const DOCUMENT = Buffer.from("a document");

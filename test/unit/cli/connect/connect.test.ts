@@ -1,17 +1,17 @@
 /* The order of a connect, its errors and its statuses, with stand-ins for the parts that have tests of their own. */
 import { PassThrough } from "node:stream";
 import { expect, test } from "vitest";
-import type { AgentEvents, AgentPort } from "../../../src/agent/agent.js";
-import { TokenfwdError } from "../../../src/base/errors.js";
-import { createEmitter } from "../../../src/base/events.js";
-import { silentLog } from "../../../src/base/log.js";
-import { type ConnectOptions, type ConnectParts, connect } from "../../../src/cli/connect.js";
-import { checkConnectOptions } from "../../../src/cli/connect-command.js";
-import { EVENT_NAMES } from "../../../src/cli/event-stream.js";
-import { createLifetime } from "../../../src/cli/lifetime.js";
-import type { SshSettings } from "../../../src/forward/ssh-settings.js";
-import type { Bastion, BastionOptions, Forward } from "../../../src/forward/types.js";
-import type { TokenHost, UnlockResult } from "../../../src/token/host/host.js";
+import type { AgentEvents, AgentPort } from "../../../../src/agent/agent.js";
+import { TokenfwdError } from "../../../../src/base/errors.js";
+import { createEmitter } from "../../../../src/base/events.js";
+import { silentLog } from "../../../../src/base/log.js";
+import { checkConnectOptions } from "../../../../src/cli/connect/command.js";
+import { type ConnectOptions, type ConnectParts, connect } from "../../../../src/cli/connect/connect.js";
+import { EVENT_NAMES } from "../../../../src/cli/event-stream.js";
+import { createLifetime } from "../../../../src/cli/lifetime.js";
+import type { SshSettings } from "../../../../src/forward/ssh-settings.js";
+import type { Bastion, BastionOptions, Forward } from "../../../../src/forward/types.js";
+import type { TokenHost, UnlockResult } from "../../../../src/token/host/host.js";
 
 interface World {
   readonly log: string[];

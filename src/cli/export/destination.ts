@@ -3,10 +3,10 @@
  * the system's ssh, which is what the text is for, and must never change anything on either side.
  */
 import { randomBytes } from "node:crypto";
-import { TokenfwdError } from "../base/errors.js";
-import { printable } from "../base/printable.js";
-import { type RunResult, run } from "../base/run.js";
-import { askSsh } from "../forward/ssh-settings.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { printable } from "../../base/printable.js";
+import { type RunResult, run } from "../../base/run.js";
+import { askSsh } from "../../forward/ssh-settings.js";
 
 /** A person may have to answer ssh's questions on the terminal. */
 const LOGIN_MS = 120_000;

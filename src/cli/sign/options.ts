@@ -5,13 +5,13 @@
 
 import { X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
-import { printable } from "../base/printable.js";
-import { CKM, MECHANISMS } from "../cryptoki/mechanisms.js";
-import { parseSelector } from "../cryptoki/uri.js";
-import type { KeyChoice } from "../wire/rpc/messages.js";
-import { type BastionPinSource, parseBastionPinSource } from "./bastion-pin.js";
-import type { RawSignOptions } from "./bastion-program.js";
-import { parseNumber, usage } from "./options.js";
+import { printable } from "../../base/printable.js";
+import { CKM, MECHANISMS } from "../../cryptoki/mechanisms.js";
+import { parseSelector } from "../../cryptoki/uri.js";
+import type { KeyChoice } from "../../wire/rpc/messages.js";
+import { type BastionPinSource, parseBastionPinSource } from "../bastion-pin.js";
+import type { RawSignOptions } from "../bastion-program.js";
+import { parseNumber, usage } from "../options.js";
 
 /** How the signature is written: as the mechanism gives it, an ECDSA one as DER, either as one line of base64. */
 export interface SignatureForm {

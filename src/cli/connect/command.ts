@@ -4,36 +4,36 @@
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { createAgent } from "../agent/agent.js";
-import { inspectToken } from "../agent/inspect.js";
-import { openStock } from "../agent/stock.js";
-import { TokenfwdError } from "../base/errors.js";
-import type { Log } from "../base/log.js";
-import { workstationId } from "../base/paths.js";
-import { printable } from "../base/printable.js";
-import { run } from "../base/run.js";
-import { connectBastion } from "../forward/forward.js";
-import { resolveSshSettings } from "../forward/ssh-settings.js";
-import { findModule } from "../token/discovery/discover.js";
-import { checkModuleFile } from "../token/host/module-file.js";
-import type { Tracing } from "../trace/tracing.js";
+import { createAgent } from "../../agent/agent.js";
+import { inspectToken } from "../../agent/inspect.js";
+import { openStock } from "../../agent/stock.js";
+import { TokenfwdError } from "../../base/errors.js";
+import type { Log } from "../../base/log.js";
+import { workstationId } from "../../base/paths.js";
+import { printable } from "../../base/printable.js";
+import { run } from "../../base/run.js";
+import { connectBastion } from "../../forward/forward.js";
+import { resolveSshSettings } from "../../forward/ssh-settings.js";
+import { findModule } from "../../token/discovery/discover.js";
+import { checkModuleFile } from "../../token/host/module-file.js";
+import type { Tracing } from "../../trace/tracing.js";
+import { createEventStream, noEvents } from "../event-stream.js";
+import { createLifetime, type Lifetime, processSignals } from "../lifetime.js";
+import { openModule } from "../open-module.js";
+import { checkFile, checkTokenOptions, parseNumber, usage } from "../options.js";
+import type { RawConnectOptions, RawSshOptions } from "../program.js";
+import { createTerminal } from "../terminal.js";
+import { createTouchNotice } from "../touch-notice.js";
+import { agentTap, takeTrace } from "../trace/take.js";
+import { createUi, silentUi } from "../ui.js";
+import { checkChoriaOptions } from "./choria-options.js";
 import { type ConnectOptions, connect } from "./connect.js";
-import { checkChoriaOptions } from "./connect-choria-options.js";
-import { checkStockOptions } from "./connect-stock.js";
-import { createEventStream, noEvents } from "./event-stream.js";
-import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
-import { openModule } from "./open-module.js";
-import { checkFile, checkTokenOptions, parseNumber, usage } from "./options.js";
-import type { RawConnectOptions, RawSshOptions } from "./program.js";
-import { createTerminal } from "./terminal.js";
-import { createTouchNotice } from "./touch-notice.js";
-import { agentTap, takeTrace } from "./trace/take.js";
-import { createUi, silentUi } from "./ui.js";
+import { checkStockOptions } from "./stock.js";
 
 const SSH_OPTION = /^[A-Za-z]+[= ]/;
 
 /** What --tools sends: it lies beside this package's code. */
-const BUNDLE = fileURLToPath(new URL("../tokenfwd-bastion.cjs", import.meta.url));
+const BUNDLE = fileURLToPath(new URL("../../tokenfwd-bastion.cjs", import.meta.url));
 
 /** Reads the file that --tools sends. Throws E_TOOLS. */
 export function readBundle(path = BUNDLE): Buffer {
@@ -151,7 +151,7 @@ export async function runConnect(
     checkModule: checkModuleFile,
     connectBastion,
     workstationId,
-    planChoria: async (...given) => (await import("./connect-choria.js")).planChoria(...given),
+    planChoria: async (...given) => (await import("./choria.js")).planChoria(...given),
   });
 }
 

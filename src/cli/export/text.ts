@@ -2,8 +2,8 @@
  * The text of `tokenfwd export --ssh-config`: a block for ssh_config, shell lines, and what is lost. Each line can be typed as it stands.
  * It must never hold a path or a name that a shell or ssh would read as something else.
  */
-import { shellWord } from "../base/printable.js";
-import { p11KitAddress } from "../wire/p11kit/address.js";
+import { shellWord } from "../../base/printable.js";
+import { p11KitAddress } from "../../wire/p11kit/address.js";
 
 export interface ByHand {
   /** As typed. */

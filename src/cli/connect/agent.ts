@@ -2,14 +2,14 @@
  * Puts our agent behind a connect: opens the module, chooses the key, and makes the agent. It must never log in by itself, and
  * never take one of several keys without being told.
  */
-import { unlockError } from "../agent/unlock-error.js";
-import { TokenfwdError } from "../base/errors.js";
-import { CKR } from "../cryptoki/rv.js";
-import type { TokenHost } from "../token/host/host.js";
-import { reportActivity } from "./activity.js";
+import { unlockError } from "../../agent/unlock-error.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { CKR } from "../../cryptoki/rv.js";
+import type { TokenHost } from "../../token/host/host.js";
+import { reportActivity } from "../activity.js";
+import { chooseKey } from "../key-choice.js";
+import { DESCRIBED_PURPOSES } from "../purposes.js";
 import type { ConnectOptions, ConnectParts, ConnectSurroundings, Inner } from "./connect.js";
-import { chooseKey } from "./key-choice.js";
-import { DESCRIBED_PURPOSES } from "./purposes.js";
 import type { Serving } from "./serving.js";
 
 /** The agent of a connect; the lifetime closes it. Throws what the parts throw, E_KEY_CHOICE and E_PIN_SOURCE. */

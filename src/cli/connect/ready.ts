@@ -2,11 +2,11 @@
  * What a connect says when it is ready: the pinned fields of the event, and the lines that tell a person what to do next
  * (design 11). It must never promise more than was verified.
  */
-import type { TokenSummary } from "../agent/inspect.js";
-import { shellWord } from "../base/printable.js";
-import type { ForwardReady } from "../forward/types.js";
+import type { TokenSummary } from "../../agent/inspect.js";
+import { shellWord } from "../../base/printable.js";
+import type { ForwardReady } from "../../forward/types.js";
+import type { ChoriaServing } from "./choria.js";
 import type { ConnectOptions } from "./connect.js";
-import type { ChoriaServing } from "./connect-choria.js";
 
 type Options = Pick<ConnectOptions, "destination" | "profile" | "pinSource" | "command" | "allowRawRsa" | "stock">;
 type Tokens = readonly Pick<TokenSummary, "uri" | "label" | "serial">[];

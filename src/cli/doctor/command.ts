@@ -2,16 +2,16 @@
  * `tokenfwd doctor` on the workstation: the walk over this machine and, with a destination, the way there. It never logs in unless there
  * is something to ask a PIN with, and takes away everything that it made.
  */
-import type { Log } from "../base/log.js";
-import { createDoctorContext, type DoctorOptions } from "../doctor/context.js";
-import { checksFor } from "../doctor/table.js";
-import { checkDestination, checkSshOptions } from "./connect-command.js";
-import { checkReport, givenOptions, walkAndWrite } from "./doctor-walk.js";
-import { chooseKey } from "./key-choice.js";
-import { createLifetime, processSignals } from "./lifetime.js";
-import { checkTokenOptions, usage } from "./options.js";
-import type { RawDoctorOptions } from "./program.js";
-import { createTerminal, noTerminal } from "./terminal.js";
+import type { Log } from "../../base/log.js";
+import { createDoctorContext, type DoctorOptions } from "../../doctor/context.js";
+import { checksFor } from "../../doctor/table.js";
+import { checkDestination, checkSshOptions } from "../connect/command.js";
+import { chooseKey } from "../key-choice.js";
+import { createLifetime, processSignals } from "../lifetime.js";
+import { checkTokenOptions, usage } from "../options.js";
+import type { RawDoctorOptions } from "../program.js";
+import { createTerminal, noTerminal } from "../terminal.js";
+import { checkReport, givenOptions, walkAndWrite } from "./walk.js";
 
 /** Checks the options of doctor. Throws E_USAGE, and what checkTokenOptions throws. */
 export function checkDoctorOptions(destination: string | undefined, raw: RawDoctorOptions): DoctorOptions {
@@ -32,7 +32,7 @@ export async function runDoctor(destination: string | undefined, raw: RawDoctorO
   if (destination !== undefined && raw.socket !== undefined)
     throw usage("--socket is for the bastion's side, which has no destination", "leave one of them out");
   if (destination === undefined && (raw.socket !== undefined || process.env["TOKENFWD_SOCKET"])) {
-    const { runBastionDoctor } = await import("./doctor-bastion-command.js");
+    const { runBastionDoctor } = await import("./bastion-command.js");
     return runBastionDoctor(raw);
   }
   if (destination !== undefined && process.env["TOKENFWD_NESTED"] === "1")

@@ -5,27 +5,27 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
-import type { AgentOptions, AgentPort } from "../agent/agent.js";
-import type { Inspection } from "../agent/inspect.js";
-import type { Stock, StockOptions } from "../agent/stock.js";
-import { TokenfwdError } from "../base/errors.js";
-import type { Log } from "../base/log.js";
-import type { Origin } from "../cryptoki/types.js";
-import type { BastionFiles } from "../forward/remote/command-files.js";
-import type { ResolveOptions, SshSettings } from "../forward/ssh-settings.js";
-import type { Bastion, BastionOptions, ForwardUi, RemoteWork } from "../forward/types.js";
-import type { TokenHost } from "../token/host/host.js";
-import { serveAgent } from "./connect-agent.js";
-import type { ChoriaOptions, ChoriaPlan, ChoriaServing } from "./connect-choria.js";
-import { readyEvent, readyLines } from "./connect-ready.js";
-import { serveStock } from "./connect-stock.js";
-import type { EventStream } from "./event-stream.js";
-import { COMMAND_FAILURE, type Lifetime, signalStatus } from "./lifetime.js";
-import type { OpenModuleOptions } from "./open-module.js";
-import type { TokenOptions } from "./options.js";
+import type { AgentOptions, AgentPort } from "../../agent/agent.js";
+import type { Inspection } from "../../agent/inspect.js";
+import type { Stock, StockOptions } from "../../agent/stock.js";
+import { TokenfwdError } from "../../base/errors.js";
+import type { Log } from "../../base/log.js";
+import type { Origin } from "../../cryptoki/types.js";
+import type { BastionFiles } from "../../forward/remote/command-files.js";
+import type { ResolveOptions, SshSettings } from "../../forward/ssh-settings.js";
+import type { Bastion, BastionOptions, ForwardUi, RemoteWork } from "../../forward/types.js";
+import type { TokenHost } from "../../token/host/host.js";
+import type { EventStream } from "../event-stream.js";
+import { COMMAND_FAILURE, type Lifetime, signalStatus } from "../lifetime.js";
+import type { OpenModuleOptions } from "../open-module.js";
+import type { TokenOptions } from "../options.js";
+import type { Terminal } from "../terminal.js";
+import type { Ui } from "../ui.js";
+import { serveAgent } from "./agent.js";
+import type { ChoriaOptions, ChoriaPlan, ChoriaServing } from "./choria.js";
+import { readyEvent, readyLines } from "./ready.js";
 import { createRemoteCommand, type LocalStdio, type PtyChoice } from "./remote-command.js";
-import type { Terminal } from "./terminal.js";
-import type { Ui } from "./ui.js";
+import { serveStock } from "./stock.js";
 
 export interface ConnectOptions extends TokenOptions {
   readonly destination: string;
@@ -101,7 +101,7 @@ export async function connect(options: ConnectOptions, around: ConnectSurroundin
 
 /** The name that doctor has for it. Its table is loaded when something has failed, and not before. */
 async function causeOf(error: TokenfwdError): Promise<string | null> {
-  const table = await import("../doctor/table.js").catch(() => null);
+  const table = await import("../../doctor/table.js").catch(() => null);
   return table?.nameCause(error)?.cause ?? null;
 }
 

@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { TokenfwdError } from "../../../src/base/errors.js";
-import { checkSignOptions, parseMechanism, readExpectedKey } from "../../../src/cli/sign-options.js";
-import { CKM } from "../../../src/cryptoki/mechanisms.js";
+import { TokenfwdError } from "../../../../src/base/errors.js";
+import { checkSignOptions, parseMechanism, readExpectedKey } from "../../../../src/cli/sign/options.js";
+import { CKM } from "../../../../src/cryptoki/mechanisms.js";
 
 const URI = "pkcs11:token=t;id=%01;type=private";
 const HEX = "ab".repeat(32);

@@ -3,19 +3,19 @@
  * the token is asked for anything. It must never write a part of a signature, nor bytes to a terminal.
  */
 import type { Readable, Writable } from "node:stream";
-import { TokenfwdError } from "../base/errors.js";
-import { deadlineError } from "../bastion/client/errors.js";
-import { type ConnectOptions, connectClient, type TokenfwdClient } from "../bastion/client/index.js";
-import { rawToDer } from "../cryptoki/keys/ecdsa-der.js";
-import type { SignResult } from "../wire/rpc/messages.js";
-import { createBastionPin, PIN_NOT_USED } from "./bastion-pin.js";
-import type { RawSignOptions } from "./bastion-program.js";
-import { createLifetime, type Lifetime, processSignals } from "./lifetime.js";
-import { usage } from "./options.js";
-import { interrupted, readSignInput, type SignInput } from "./sign-input.js";
-import { checkSignOptions, isEcdsa, type SignatureForm, type SignOptions } from "./sign-options.js";
-import { writeResult } from "./sign-output.js";
-import { createUi, type Ui } from "./ui.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { deadlineError } from "../../bastion/client/errors.js";
+import { type ConnectOptions, connectClient, type TokenfwdClient } from "../../bastion/client/index.js";
+import { rawToDer } from "../../cryptoki/keys/ecdsa-der.js";
+import type { SignResult } from "../../wire/rpc/messages.js";
+import { createBastionPin, PIN_NOT_USED } from "../bastion-pin.js";
+import type { RawSignOptions } from "../bastion-program.js";
+import { createLifetime, type Lifetime, processSignals } from "../lifetime.js";
+import { usage } from "../options.js";
+import { createUi, type Ui } from "../ui.js";
+import { interrupted, readSignInput, type SignInput } from "./input.js";
+import { checkSignOptions, isEcdsa, type SignatureForm, type SignOptions } from "./options.js";
+import { writeResult } from "./output.js";
 
 /** What sign works with; tests hand in their own. */
 export interface SignAround {

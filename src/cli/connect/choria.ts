@@ -6,24 +6,24 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
-import { listenOn } from "../agent/listen.js";
-import { TokenfwdError } from "../base/errors.js";
-import type { Log } from "../base/log.js";
-import { printable } from "../base/printable.js";
-import { connectClient } from "../bastion/client/index.js";
-import type { Broker } from "../choria/config/brokers.js";
-import { candidates, overlayPlaces, pluginFile, type ReadFile } from "../choria/config/client-config.js";
-import { readHere } from "../choria/config/here.js";
-import { createPrivateDirectory } from "../choria/run/private-directory.js";
-import { patientTimeout, throwawayConfig } from "../choria/run/throwaway.js";
-import { loginFile, WRAPPER_FILES, wrapperScript } from "../choria/run/wrapper.js";
-import type { BastionFiles } from "../forward/remote/command-files.js";
-import type { Forward } from "../forward/types.js";
-import { p11KitAddress } from "../wire/p11kit/address.js";
-import { type Backing, brokerNames, openBacking, watchToken } from "./choria/backing.js";
-import { findIdentity } from "./choria/identity.js";
-import { type OwnConfig, readOwnConfig } from "./choria/own-config.js";
-import type { Lifetime } from "./lifetime.js";
+import { listenOn } from "../../agent/listen.js";
+import { TokenfwdError } from "../../base/errors.js";
+import type { Log } from "../../base/log.js";
+import { printable } from "../../base/printable.js";
+import { connectClient } from "../../bastion/client/index.js";
+import type { Broker } from "../../choria/config/brokers.js";
+import { candidates, overlayPlaces, pluginFile, type ReadFile } from "../../choria/config/client-config.js";
+import { readHere } from "../../choria/config/here.js";
+import { createPrivateDirectory } from "../../choria/run/private-directory.js";
+import { patientTimeout, throwawayConfig } from "../../choria/run/throwaway.js";
+import { loginFile, WRAPPER_FILES, wrapperScript } from "../../choria/run/wrapper.js";
+import type { BastionFiles } from "../../forward/remote/command-files.js";
+import type { Forward } from "../../forward/types.js";
+import { p11KitAddress } from "../../wire/p11kit/address.js";
+import { type Backing, brokerNames, openBacking, watchToken } from "../choria/backing.js";
+import { findIdentity } from "../choria/identity.js";
+import { type OwnConfig, readOwnConfig } from "../choria/own-config.js";
+import type { Lifetime } from "../lifetime.js";
 
 export interface ChoriaOptions {
   /** A client configuration of this workstation; null: the one that choria would find on the bastion. */

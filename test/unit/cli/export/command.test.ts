@@ -1,8 +1,8 @@
 /* The text that export prints: what of a destination's settings is in it, and what a shell or ssh would make of it. */
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { settingsBetween } from "../../../src/cli/export-destination.js";
-import { aliasOf, byHandText, isPlainPath } from "../../../src/cli/export-text.js";
+import { settingsBetween } from "../../../../src/cli/export/destination.js";
+import { aliasOf, byHandText, isPlainPath } from "../../../../src/cli/export/text.js";
 
 describe("the settings of the block", () => {
   it("are those that the destination has and its alias would not have", () => {

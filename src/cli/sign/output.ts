@@ -2,7 +2,7 @@
  * A command's result on stdout, in one write and only when it is whole. It must never report success for what was not written.
  */
 import type { Writable } from "node:stream";
-import { TokenfwdError } from "../base/errors.js";
+import { TokenfwdError } from "../../base/errors.js";
 
 /** Writes it and waits until it has left. Rejects with E_OUTPUT when the reader has gone or the disk is full. */
 export function writeResult(stdout: Writable, result: Buffer | string): Promise<void> {

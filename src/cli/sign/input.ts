@@ -4,11 +4,11 @@
  */
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
-import { TokenfwdError } from "../base/errors.js";
-import { hashOfMechanism } from "../cryptoki/keys/mechanism-choice.js";
-import { mechanismName } from "../cryptoki/mechanisms.js";
-import { DEFAULT_RPC_LIMITS } from "../wire/rpc/messages.js";
-import { usage } from "./options.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { hashOfMechanism } from "../../cryptoki/keys/mechanism-choice.js";
+import { mechanismName } from "../../cryptoki/mechanisms.js";
+import { DEFAULT_RPC_LIMITS } from "../../wire/rpc/messages.js";
+import { usage } from "../options.js";
 
 /** Bytes of a document that go as they are. What is left of a frame holds the request around it. */
 export const MAX_DOCUMENT_BYTES = DEFAULT_RPC_LIMITS.maxFrameBytes - 32 * 1024;

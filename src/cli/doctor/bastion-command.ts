@@ -2,14 +2,14 @@
  * `tokenfwd doctor` on a bastion, from the bundle as from an installation: who answers on the socket, and what programs there will see
  * of the token. It must run without native code, and never log in unless --pin-source says that it may.
  */
-import { connectClient } from "../bastion/client/index.js";
-import { BASTION_CHECKS } from "../doctor/bastion/checks.js";
-import { createBastionContext } from "../doctor/bastion/context.js";
-import { createBastionPin, parseBastionPinSource } from "./bastion-pin.js";
-import type { RawBastionDoctorOptions } from "./bastion-program.js";
-import { checkReport, givenOptions, walkAndWrite } from "./doctor-walk.js";
-import { createLifetime, processSignals } from "./lifetime.js";
-import { checkSocket } from "./sign-options.js";
+import { connectClient } from "../../bastion/client/index.js";
+import { BASTION_CHECKS } from "../../doctor/bastion/checks.js";
+import { createBastionContext } from "../../doctor/bastion/context.js";
+import { createBastionPin, parseBastionPinSource } from "../bastion-pin.js";
+import type { RawBastionDoctorOptions } from "../bastion-program.js";
+import { createLifetime, processSignals } from "../lifetime.js";
+import { checkSocket } from "../sign/options.js";
+import { checkReport, givenOptions, walkAndWrite } from "./walk.js";
 
 /** Answers the status of the first check that failed, 0 when none did. Throws E_USAGE, and E_INTERRUPTED after a signal. */
 export async function runBastionDoctor(raw: RawBastionDoctorOptions): Promise<number> {

@@ -2,9 +2,9 @@
  * What a connect puts behind the socket on the bastion: our agent, or with --stock a p11-kit server. Types only.
  */
 import type { Duplex } from "node:stream";
-import type { TokenSummary } from "../agent/inspect.js";
-import type { TokenfwdError } from "../base/errors.js";
-import type { Origin } from "../cryptoki/types.js";
+import type { TokenSummary } from "../../agent/inspect.js";
+import type { TokenfwdError } from "../../base/errors.js";
+import type { Origin } from "../../cryptoki/types.js";
 
 export interface Serving {
   /** URI, `all`, or null for none. */

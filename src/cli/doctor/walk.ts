@@ -4,16 +4,16 @@
  */
 import { closeSync, existsSync, openSync, writeSync } from "node:fs";
 import { homedir, release, userInfo } from "node:os";
-import { TokenfwdError } from "../base/errors.js";
-import { printable } from "../base/printable.js";
-import { version } from "../base/version.js";
-import type { Check } from "../doctor/check.js";
-import { type ReportFacts, reportText } from "../doctor/report.js";
-import { walk, walkStatus } from "../doctor/walk.js";
-import { doctorJson, doctorLines, doctorSum } from "./doctor-output.js";
-import { usage } from "./options.js";
-import { writeResult } from "./sign-output.js";
-import { createUi } from "./ui.js";
+import { TokenfwdError } from "../../base/errors.js";
+import { printable } from "../../base/printable.js";
+import { version } from "../../base/version.js";
+import type { Check } from "../../doctor/check.js";
+import { type ReportFacts, reportText } from "../../doctor/report.js";
+import { walk, walkStatus } from "../../doctor/walk.js";
+import { usage } from "../options.js";
+import { writeResult } from "../sign/output.js";
+import { createUi } from "../ui.js";
+import { doctorJson, doctorLines, doctorSum } from "./output.js";
 
 /** How a walk is written. */
 export interface WalkOutput {

@@ -5,9 +5,9 @@
  */
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import type { ReadStream, WriteStream } from "node:tty";
-import type { Forward, RemoteWork } from "../forward/types.js";
-import { signalStatus } from "./lifetime.js";
-import { enterRawMode } from "./raw-mode.js";
+import type { Forward, RemoteWork } from "../../forward/types.js";
+import { signalStatus } from "../lifetime.js";
+import { enterRawMode } from "../raw-mode.js";
 
 /** The process's own streams, or a test's. */
 export interface LocalStdio {
