@@ -23,8 +23,10 @@ function objectAfter(verb: string, line: Buffer): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(json);
+    // It will be written anew, which nesting without end prevents: once kept, such an INFO would be every client's end.
+    JSON.stringify(value);
   } catch {
-    throw new NatsError(`${verb} holds no JSON`);
+    throw new NatsError(`${verb} holds no JSON that can be passed on`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw new NatsError(`${verb} holds no JSON object`);
   return value as Record<string, unknown>;

@@ -2,6 +2,7 @@
  * The user's configuration and what is taken from elsewhere in its place: the brokers and the CA that a relay is given. It must never
  * go on without a CA: whoever answers in a broker's place would see every request.
  */
+import { X509Certificate } from "node:crypto";
 import { resolveSrv } from "node:dns/promises";
 import { readFileSync } from "node:fs";
 import { TokenfwdError } from "../../base/errors.js";
@@ -64,10 +65,22 @@ export function readCaFile(path: string): string {
 
 /** PEM of at least one certificate. Throws E_CHORIA_CONFIG. */
 function checkCa(text: string, path: string): string {
-  if (/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/.test(text)) return text;
-  throw new TokenfwdError("E_CHORIA_CONFIG", `${printable(path)} holds no certificate in PEM`, {
-    hint: "a CA file has BEGIN CERTIFICATE in it",
-  });
+  const certificates = text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  if (certificates.length === 0) {
+    throw new TokenfwdError("E_CHORIA_CONFIG", `${printable(path)} holds no certificate in PEM`, {
+      hint: "a CA file has BEGIN CERTIFICATE in it",
+    });
+  }
+  try {
+    // OpenSSL would pass over one that is broken, and over all behind it, without a word.
+    for (const each of certificates) new X509Certificate(each);
+    return text;
+  } catch (cause) {
+    throw new TokenfwdError("E_CHORIA_CONFIG", `${printable(path)} holds a certificate that is none`, {
+      hint: "copy the CA's file there anew",
+      cause,
+    });
+  }
 }
 
 /** The values of --broker. Throws E_USAGE. */

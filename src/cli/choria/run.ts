@@ -108,7 +108,8 @@ function overlaid(path: string): TokenfwdError {
 
 /** Looked at before; but a touch may have taken minutes, and above the user's directory there may be one where anybody can write. */
 async function stillNoneOver(cwd: string): Promise<void> {
-  for (const path of overlayPlaces(cwd)) if ((await readHere(path)) !== null) throw overlaid(printable(path));
+  // One that cannot be read would be the end of choria too.
+  for (const path of overlayPlaces(cwd)) if ((await readHere(path).catch(() => "")) !== null) throw overlaid(printable(path));
 }
 
 interface Around {

@@ -113,6 +113,12 @@ describe("INFO", () => {
     "is not taken from a line that is none: %j",
     (line) => expect(() => parseInfo(Buffer.from(line))).toThrow(NatsError),
   );
+
+  it("is not taken where it could be read and never be passed on", () => {
+    const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+    expect(() => parseInfo(Buffer.from(`INFO {"tls_required":true,"x":${deep}}`))).toThrow(NatsError);
+    expect(() => parseConnect(Buffer.from(`CONNECT {"x":${deep}}`))).toThrow(NatsError);
+  });
 });
 
 describe("CONNECT", () => {

@@ -7,8 +7,10 @@ import { TokenfwdError } from "../../../../src/base/errors.js";
 import { parseBrokers, readOwnConfig } from "../../../../src/cli/choria/own-config.js";
 import { checkConnectOptions } from "../../../../src/cli/connect/command.js";
 import type { RawConnectOptions } from "../../../../src/cli/program.js";
+import { makeCertificate } from "../../../support/certificates.js";
 
-const PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const BROKEN = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const PEM = `-----BEGIN CERTIFICATE-----\n${makeCertificate().certificate.toString("base64")}\n-----END CERTIFICATE-----\n`;
 const CONFIG =
   "plugin.security.provider = file\nplugin.security.file.ca = ~/ca.pem\nplugin.choria.middleware_hosts = broker.example:4222\n";
 
@@ -42,6 +44,7 @@ describe("the user's own configuration", () => {
   it.each([
     ["has no CA", { "/home/ops/.choriarc": "plugin.security.provider = file\n" }, /names no CA/],
     ["names a CA that is not there", { "/home/ops/.choriarc": CONFIG }, /ca\.pem, which .* names, is not there/],
+    ["names a CA that is broken", { "/home/ops/.choriarc": CONFIG, "/home/ops/ca.pem": PEM + BROKEN }, /holds a certificate that is none/],
     ["names a CA that is none", { "/home/ops/.choriarc": CONFIG, "/home/ops/ca.pem": "key" }, /holds no certificate in PEM/],
     ["is missing", {}, /no client configuration/],
     [
