@@ -3,24 +3,18 @@
  * been granted. The PIN itself stays in the host, `client` mode aside, where this file holds only a salted scrypt of it.
  * It must never report a success for a PIN that was not checked, nor spend a try that nobody asked for.
  */
-import { randomBytes, scrypt, timingSafeEqual } from "node:crypto";
-import { promisify } from "node:util";
-import { CKF, CKU } from "../cryptoki/constants.js";
+import { CKF, CKS, CKU } from "../cryptoki/constants.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyResult, CallContext } from "../cryptoki/types.js";
+import { type AcceptedPin, acceptPin } from "./accepted-pin.js";
 import type { TokenHost, UnlockResult } from "./host/host.js";
 import { destinationKey, whoAsks } from "./origins.js";
 import { createPinGate } from "./pin-gate.js";
 import { createQuestions } from "./questions.js";
+import { createRefusalMemory } from "./refusal-memory.js";
 
 /** `ask`: a PIN from a client is never used, the workstation is asked. `client`: the client's PIN is passed through. */
 export type PinMode = "ask" | "client";
-
-/** A no, a cancel or a time-out answers the same client for this long without asking again. */
-const REFUSAL_MEMORY_MS = 10_000;
-const SCRYPT_BYTES = 32;
-
-const derive = promisify(scrypt) as (pin: Buffer, salt: Buffer, bytes: number) => Promise<Buffer>;
 
 interface SlotState {
   /** Who is really logged in, and in which epoch of the host; void when the epoch has passed. */
@@ -30,7 +24,7 @@ interface SlotState {
   /** `client` mode: who has shown the PIN to this log-in; the last one to leave logs the token out. */
   readonly clients: Set<string>;
   readonly unlocked: Set<string>;
-  accepted: { readonly salt: Buffer; readonly hash: Buffer } | null;
+  accepted: AcceptedPin | null;
   /** A session of ours that keeps the token logged in when a client's last one closes (`ask` only). */
   anchor: { readonly handle: bigint; readonly epoch: number } | null;
 }
@@ -83,7 +77,7 @@ export interface LoginDesk {
  */
 export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk | null = null): LoginDesk {
   const slots = new Map<bigint, SlotState>();
-  const refusals = new Map<string, { readonly rv: number; readonly untilMs: number }>();
+  const { remembering, forget } = createRefusalMemory();
   const gate = createPinGate(host);
   const questions = createQuestions<UnlockResult>({ rv: CKR.CKR_FUNCTION_CANCELED, asked: false, reason: "cancelled" });
 
@@ -134,11 +128,16 @@ export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk
   async function unlock(slot: bigint, ctx: CallContext, lost = false): Promise<UnlockResult> {
     const state = stateOf(slot);
     const key = destinationKey(ctx.origin);
-    if (isReal(state, CKU.CKU_USER) && isUnlockedFor(slot, ctx)) return { rv: CKR.CKR_OK, asked: false };
+    const isOpen = (): boolean => isReal(state, CKU.CKU_USER) && isUnlockedFor(slot, ctx);
+    if (isOpen()) {
+      await forgetIfLost(slot, ctx);
+      if (isOpen()) return { rv: CKR.CKR_OK, asked: false };
+    }
     const who = whoAsks(ctx.origin);
     if (first !== null) return unlockAfter(first, slot, who, lost, ctx);
     return questions.ask(`${slot}/${key}`, ctx.signal, async (signal) => {
       const inner = { ...ctx, signal };
+      if (isOpen()) return { rv: CKR.CKR_OK, asked: false };
       // Another destination has unlocked the token: this one needs a yes, not the PIN.
       if (isReal(state, CKU.CKU_USER)) return grant(state, key, who, inner);
       const result = await unlockReally(slot, who, lost, inner);
@@ -150,6 +149,20 @@ export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk
       state.unlocked.add(key);
       return result;
     });
+  }
+
+  /**
+   * A token that was pulled and put back before anybody looked has lost its log-in without a word, and new sessions of it show no
+   * private object: so the module is asked before a client is told that it is in.
+   */
+  async function forgetIfLost(slot: bigint, ctx: CallContext): Promise<void> {
+    const state = stateOf(slot);
+    const { real, anchor } = state;
+    if (anchor !== null && anchor.epoch === host.epoch) {
+      const info = await host.cryptoki.call("C_GetSessionInfo", { session: anchor.handle }, ctx);
+      if (info.state === CKS.CKS_RO_USER_FUNCTIONS || info.state === CKS.CKS_RW_USER_FUNCTIONS) return;
+    }
+    if (state.real === real && real !== null) setReal(state, null);
   }
 
   /** In another host than the first, once the first has the token open for this destination. */
@@ -196,34 +209,14 @@ export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk
     return { rv: CKR.CKR_OK, asked: true };
   }
 
-  /** Remembers a no, a cancel or a time-out: the same client is answered so for a while without asking again. */
-  async function remembering(ctx: CallContext, ask: () => Promise<number>): Promise<number> {
-    const memory = refusals.get(ctx.client);
-    if (memory !== undefined && memory.untilMs > Date.now()) return memory.rv;
-    refusals.delete(ctx.client);
-    const rv = await ask();
-    // Nobody said no: the one who asked has taken it back.
-    if (ctx.signal.aborted) return rv;
-    if (rv === CKR.CKR_FUNCTION_REJECTED || rv === CKR.CKR_FUNCTION_CANCELED)
-      refusals.set(ctx.client, { rv, untilMs: Date.now() + REFUSAL_MEMORY_MS });
-    return rv;
-  }
-
   const isHeld = (state: SlotState) => state.real !== null && state.real.epoch === host.epoch && state.clients.size > 0;
-
-  /** Keeps what the next client's PIN is checked against. */
-  async function accept(state: SlotState, pin: Buffer): Promise<void> {
-    const salt = randomBytes(16);
-    state.accepted = { salt, hash: await derive(pin, salt, SCRYPT_BYTES) };
-  }
 
   /** C_Login with a client's PIN: checked by the token, or against the PIN it accepted from another client. */
   async function loginPassing(slot: bigint, open: OpenSession, userType: bigint, pin: Buffer, ctx: CallContext): Promise<number> {
     const state = stateOf(slot);
     if (isHeld(state)) {
       if (state.real?.userType !== userType) return CKR.CKR_USER_ANOTHER_ALREADY_LOGGED_IN;
-      const { accepted } = state;
-      const same = accepted !== null && timingSafeEqual(await derive(pin, accepted.salt, SCRYPT_BYTES), accepted.hash);
+      const same = (await state.accepted?.isSame(pin)) === true;
       if (same) state.clients.add(ctx.client);
       return same ? CKR.CKR_OK : CKR.CKR_PIN_INCORRECT;
     }
@@ -233,7 +226,7 @@ export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk
     // Whoever was in before has lost that log-in, and this may be another token.
     state.clients.clear();
     state.clients.add(ctx.client);
-    await accept(state, pin);
+    state.accepted = await acceptPin(pin);
     return rv;
   }
 
@@ -332,9 +325,9 @@ export function createLoginDesk(host: TokenHost, mode: PinMode, first: LoginDesk
     async pinChanged(slot, newPin) {
       const state = stateOf(slot);
       if (state.accepted === null || newPin === null) return;
-      await accept(state, newPin);
+      state.accepted = await acceptPin(newPin);
     },
-    leave: (client) => void refusals.delete(client),
+    leave: forget,
     drop,
     unlock,
   };

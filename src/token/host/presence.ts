@@ -3,6 +3,7 @@
  * lost what was open on a token: between two calls one card can be pulled and another put in.
  */
 import type { CallName } from "../../cryptoki/calls.js";
+import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { CallResult } from "../../cryptoki/types.js";
 
@@ -85,7 +86,7 @@ export function createPresence({ tell, look }: PresenceOptions): Presence {
   return {
     observe(name, args, result) {
       const { slot, session, tokenPresent } = args as { slot?: bigint; session?: bigint; tokenPresent?: number };
-      const outs = result as { rv: number; slots?: readonly bigint[] | number; session?: bigint };
+      const outs = result as { rv: number; slots?: readonly bigint[] | number; session?: bigint; flags?: bigint };
       const where = slot ?? (session === undefined ? undefined : sessions.get(session));
       if (isOut(outs.rv)) {
         if (where !== undefined) gone(where);
@@ -103,6 +104,11 @@ export function createPresence({ tell, look }: PresenceOptions): Presence {
         for (const one of [...present]) if (!now.has(one)) gone(one);
         for (const one of now) came(one);
         listed = true;
+      } else if (name === "C_GetSlotList" && tokenPresent === 1 && typeof outs.slots === "number" && outs.slots < present.size) {
+        // Who asks only how many there are may be the only one that asks while one is out.
+        for (const one of [...present]) seen(one, look(one));
+      } else if (name === "C_GetSlotInfo" && slot !== undefined && outs.flags !== undefined) {
+        if ((outs.flags & CKF.CKF_TOKEN_PRESENT) === 0n) gone(slot);
       } else if (name === "C_GetTokenInfo" && slot !== undefined) seen(slot, result);
       else if (name === "C_OpenSession" && slot !== undefined && outs.session !== undefined) {
         sessions.set(outs.session, slot);

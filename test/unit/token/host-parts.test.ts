@@ -4,6 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { secretBytes } from "../../../src/base/secret.js";
+import { CKF } from "../../../src/cryptoki/constants.js";
 import { CKR } from "../../../src/cryptoki/rv.js";
 import { createFaultCounter } from "../../../src/token/host/deadlines.js";
 import { createFrameDecoder, decodeBody, encodeFrame } from "../../../src/token/host/frames.js";
@@ -104,6 +105,27 @@ describe("presence", () => {
     presence.observe("C_OpenSession", { slot: 1n, flags: 4n }, { rv: CKR.CKR_OK, session: 7n });
     presence.observe("C_Sign", { session: 7n }, { rv: CKR.CKR_DEVICE_REMOVED });
     presence.observe("C_Sign", { session: 7n }, { rv: CKR.CKR_DEVICE_REMOVED });
+    expect(told).toEqual(["token-gone 1"]);
+  });
+
+  it("is told from the flags of a slot, which may be all that anybody asks for while the token is out", () => {
+    const { told, presence, list } = watch();
+    list(1n);
+    presence.observe("C_GetSlotInfo", { slot: 1n }, { rv: CKR.CKR_OK, flags: CKF.CKF_TOKEN_PRESENT } as { rv: number });
+    expect(told).toEqual([]);
+    presence.observe("C_GetSlotInfo", { slot: 1n }, { rv: CKR.CKR_OK, flags: 0n } as { rv: number });
+    presence.observe("C_GetSlotInfo", { slot: 1n }, { rv: CKR.CKR_OK, flags: 0n } as { rv: number });
+    expect({ told, isMissing: presence.isMissing }).toEqual({ told: ["token-gone 1"], isMissing: true });
+  });
+
+  it("is looked for where fewer are counted than there were", () => {
+    const told: string[] = [];
+    const look = (slot: bigint) => ({ rv: slot === 1n ? CKR.CKR_TOKEN_NOT_PRESENT : CKR.CKR_OK });
+    const presence = createPresence({ tell: (name, slot) => void told.push(`${name} ${slot}`), look });
+    presence.observe("C_GetSlotList", { tokenPresent: 1, room: 9 }, { rv: CKR.CKR_OK, slots: [1n, 2n] } as { rv: number });
+    presence.observe("C_GetSlotList", { tokenPresent: 1, room: null }, { rv: CKR.CKR_OK, slots: 2 } as { rv: number });
+    expect(told).toEqual([]);
+    presence.observe("C_GetSlotList", { tokenPresent: 1, room: null }, { rv: CKR.CKR_OK, slots: 1 } as { rv: number });
     expect(told).toEqual(["token-gone 1"]);
   });
 

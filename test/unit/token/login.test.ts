@@ -43,6 +43,17 @@ test("a token that was pulled and unlocked again by one destination needs a yes 
   expect(host.asked.at(-1)).toBe("let ops@a use the token as well?");
 });
 
+test("a log-in that the module has lost without a word is made again before a client is told that it is in", async () => {
+  const { host, broker } = start("ask");
+  const [one, two] = [connect(broker, "one"), connect(broker, "two")];
+  expect(await one.login(await one.open())).toBe(CKR.CKR_OK);
+  host.reset(1n);
+  const session = await two.open();
+  expect(await two.login(session)).toBe(CKR.CKR_OK);
+  expect(await two.find(session, "secret key")).toHaveLength(1);
+  expect(host.asked).toHaveLength(2);
+});
+
 test("two destinations that look alike in the question are two: the second needs a yes of its own", async () => {
   const { host, broker } = start("ask");
   const [one, two] = [connect(broker, "one", { port: 22 }), connect(broker, "two", { port: 2222 })];
