@@ -55,15 +55,22 @@ export async function brokersOf(config: ClientConfig, resolveSrv: ResolveSrv, do
   if (named.length > 0) return named.map((word) => brokerOrThrow(word, federated));
   const where = config.srvDomain ?? domain;
   if (config.useSrv && where !== null && where !== "") {
-    for (const record of federated ? FEDERATION_RECORDS : RECORDS) {
-      const found = await lookUp(`${record}.${where}`, resolveSrv);
-      if (found.length > 0) return found;
-    }
+    const found = await srvBrokers(where, resolveSrv, federated ? FEDERATION_RECORDS : RECORDS);
+    if (found.length > 0) return found;
   }
   if (!federated) return [PUPPET];
   throw new TokenfwdError("E_CHORIA_CONFIG", `no broker of the federation ${printable(config.federations.join(", "))} can be found`, {
     hint: "set plugin.choria.federation_middleware_hosts = nats://HOST:PORT",
   });
+}
+
+/** The brokers that SRV records of a domain name, of the first record that is there; none where none is. */
+export async function srvBrokers(domain: string, resolveSrv: ResolveSrv, records: readonly string[] = RECORDS): Promise<readonly Broker[]> {
+  for (const record of records) {
+    const found = await lookUp(`${record}.${domain}`, resolveSrv);
+    if (found.length > 0) return found;
+  }
+  return [];
 }
 
 function brokerOrThrow(word: string, federated: boolean): Broker {

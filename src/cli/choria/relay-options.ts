@@ -9,6 +9,7 @@ import { type RawTokenAccess, withTokenAccess } from "./token-access.js";
 export interface RawRelayOptions extends RawTokenAccess {
   readonly listen?: string;
   readonly broker?: readonly string[];
+  readonly srv?: string;
   readonly ca?: string;
   readonly loginFile?: string;
 }
@@ -47,6 +48,7 @@ export const addRelay: AddChoriaCommand = (group, start) => {
   const command = group.command("relay").description("plain NATS on this machine, TLS with the token's key to Choria's brokers");
   withTokenAccess(command.usage("[options] --broker HOST:PORT --ca FILE --login-file FILE"))
     .option("--broker <host:port>", "a broker; several with commas, or the option again (port 4222 unless given)", another)
+    .option("--srv <domain>", "in its place: the brokers that this domain's SRV records name, as choria looks for them")
     .option("--ca <file>", "PEM file of the CA whose brokers are trusted, and no others")
     .option("--login-file <file>", "user:password that clients must say; made if missing")
     .option("--listen <host:port>", "a loopback address and port (default 127.0.0.1:0, any free port)")

@@ -2,14 +2,13 @@
  * `tokenfwd choria relay`: the broker relay on this machine, with the token that the agent shows. Every option is looked at before
  * the token is asked for anything, and nobody is listened to before a broker has accepted the key.
  */
-import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { resolveSrv } from "node:dns/promises";
 import type { Writable } from "node:stream";
 import { TokenfwdError } from "../../base/errors.js";
 import { createFileLog, type Log, silentLog } from "../../base/log.js";
 import { printable } from "../../base/printable.js";
 import { connectClient } from "../../bastion/client/index.js";
-import { type Broker, parseBroker } from "../../choria/config/brokers.js";
+import { type Broker, type ResolveSrv, srvBrokers } from "../../choria/config/brokers.js";
 import { dialTcp } from "../../choria/dial.js";
 import { hostPort, listenLoopback } from "../../choria/loopback.js";
 import { readOrMakeLogin } from "../../choria/relay/login.js";
@@ -21,6 +20,7 @@ import { createLifetime, processSignals } from "../lifetime.js";
 import { checkFile, usage } from "../options.js";
 import { createUi, type Ui } from "../ui.js";
 import { parseListen } from "./listen-option.js";
+import { parseBrokers, readCaFile } from "./own-config.js";
 import { createPinMemory, tokenOf } from "./pin-memory.js";
 import type { RawRelayOptions } from "./relay-options.js";
 import { relayReporter } from "./relay-report.js";
@@ -30,6 +30,7 @@ import { watchToken } from "./watch-token.js";
 
 /** What the relay works with; tests hand in their own. */
 export interface RelayAround extends AccessAround {
+  readonly resolveSrv: ResolveSrv;
   readonly stdout: Writable;
   readonly log: Log;
 }
@@ -37,6 +38,8 @@ export interface RelayAround extends AccessAround {
 export interface RelayOptions {
   readonly access: TokenAccess;
   readonly brokers: readonly Broker[];
+  /** Where the brokers are looked up when none is named. */
+  readonly srvDomain: string | null;
   readonly caPem: string;
   readonly loginFile: string;
   readonly listen: { readonly host: string; readonly port: number };
@@ -44,38 +47,21 @@ export interface RelayOptions {
 
 /** Checks the options. Throws E_USAGE. */
 export function checkRelayOptions(raw: RawRelayOptions): RelayOptions {
+  const { srv } = raw;
   const words = (raw.broker ?? []).flatMap((word) => word.split(",")).filter((word) => word.trim() !== "");
-  if (words.length === 0)
+  if (words.length === 0 && srv === undefined)
     throw usage("a broker is missing", "name it with --broker HOST:PORT; choria's own configuration calls it middleware_hosts");
-  const brokers = words.map((word) => {
-    const broker = parseBroker(word);
-    if (broker === null)
-      throw usage(`--broker takes HOST:PORT, and ${printable(word, 100)} is none`, "for example --broker broker.example.net:4222");
-    return broker;
-  });
+  if (words.length > 0 && srv !== undefined) throw usage("--broker and --srv exclude each other", "leave one of them out");
+  if (srv !== undefined && !/^[\w-]+(\.[\w-]+)*$/.test(srv))
+    throw usage(`--srv takes a domain, and ${printable(srv, 100)} is none`, "for example --srv example.net");
+  const brokers = parseBrokers(words);
   if (raw.ca === undefined) throw usage("the CA is missing", "name its PEM file with --ca FILE: it says which broker is the right one");
   if (raw.loginFile === undefined || raw.loginFile === "") {
     throw usage("the login file is missing", "name it with --login-file FILE; it is made when it is not there");
   }
   const listen = parseListen(raw.listen);
   const access = checkTokenAccess(raw);
-  return { access, brokers, caPem: readCa(checkFile(raw.ca, "--ca")), loginFile: raw.loginFile, listen };
-}
-
-function readCa(path: string): string {
-  try {
-    const pem = readFileSync(path, "utf8");
-    const certificates = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
-    if (certificates.length === 0) throw new Error("it holds no certificate");
-    for (const each of certificates) new X509Certificate(each);
-    return pem;
-  } catch (cause) {
-    const why = printable(cause instanceof Error ? cause.message : "unknown reason", 200);
-    throw new TokenfwdError("E_USAGE", `--ca names ${printable(path)}, which cannot be used: ${why}`, {
-      hint: "it takes a file of PEM certificates, such as choria's ca.pem",
-      cause,
-    });
-  }
+  return { access, brokers, srvDomain: srv ?? null, caPem: readCaFile(checkFile(raw.ca, "--ca")), loginFile: raw.loginFile, listen };
 }
 
 /** Runs it on the process's own streams until a signal. Throws whatever went wrong before that. */
@@ -86,7 +72,7 @@ export async function runRelay(raw: RawRelayOptions): Promise<number> {
   stdout.on("error", () => lifetime.stop("SIGPIPE"));
   const path = env["TOKENFWD_LOG"];
   const log = path ? createFileLog(path) : silentLog;
-  return await relay(options, { stdout, ui: createUi(stderr), lifetime, env, log, connect: connectClient });
+  return await relay(options, { stdout, ui: createUi(stderr), lifetime, env, log, connect: connectClient, resolveSrv });
 }
 
 /** Serves until the lifetime is stopped and answers 0. Rejects with a TokenfwdError. */
@@ -97,6 +83,7 @@ export async function relay(options: RelayOptions, around: RelayAround): Promise
   using pins = createPinMemory();
   try {
     const engine = findEngine();
+    const brokers = await brokersFor(options, around.resolveSrv);
     const login = readOrMakeLogin(options.loginFile);
     const connect: AccessAround["connect"] = ({ pin, ...more }) =>
       around.connect({ ...more, ...(pin === undefined ? {} : { pin: pins.once(pin) }) });
@@ -113,7 +100,7 @@ export async function relay(options: RelayOptions, around: RelayAround): Promise
       log,
     });
     lifetime.defer(() => tls.close());
-    const broker = createBrokerRelay({ login, brokers: options.brokers, dial: dialTcp, tls, log });
+    const broker = createBrokerRelay({ login, brokers, dial: dialTcp, tls, log });
     lifetime.defer(() => broker.close());
     const report = relayReporter(ui);
     report.watch(broker, tls);
@@ -135,6 +122,15 @@ export async function relay(options: RelayOptions, around: RelayAround): Promise
   } finally {
     await lifetime.close();
   }
+}
+
+async function brokersFor({ brokers, srvDomain }: RelayOptions, resolve: ResolveSrv): Promise<readonly Broker[]> {
+  if (srvDomain === null) return brokers;
+  const found = await srvBrokers(srvDomain, resolve);
+  if (found.length > 0) return found;
+  throw new TokenfwdError("E_CHORIA_BROKER", `the domain ${srvDomain} has no SRV record of a broker`, {
+    hint: `dig SRV _mcollective-server._tcp.${srvDomain} shows what is there; or name the broker with --broker HOST:PORT`,
+  });
 }
 
 function forget(why: string, dropSessions: () => void, ui: Ui): void {

@@ -1,14 +1,18 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { TokenfwdError } from "../../../../src/base/errors.js";
 import { createEmitter } from "../../../../src/base/events.js";
+import { silentLog } from "../../../../src/base/log.js";
 import type { BrokerRelayEvents } from "../../../../src/choria/relay/relay.js";
 import type { TlsClientEvents } from "../../../../src/choria/tls/tls-client.js";
-import { checkRelayOptions } from "../../../../src/cli/choria/relay.js";
+import { checkRelayOptions, type RelayOptions, relay } from "../../../../src/cli/choria/relay.js";
 import { relayReporter } from "../../../../src/cli/choria/relay-report.js";
+import { checkTokenAccess } from "../../../../src/cli/choria/token-access.js";
 import { watchToken } from "../../../../src/cli/choria/watch-token.js";
+import { createLifetime } from "../../../../src/cli/lifetime.js";
 import { createUi } from "../../../../src/cli/ui.js";
 import type { CryptokiEvents } from "../../../../src/cryptoki/types.js";
 
@@ -33,6 +37,8 @@ describe("the options of choria relay", () => {
     [{ ...given, broker: [" , "] }, "a broker is missing"],
     [{ ...given, broker: ["one:4222,http://two"] }, "--broker takes HOST:PORT, and http://two is none"],
     [{ ...given, broker: ["one:99999"] }, "--broker takes HOST:PORT, and one:99999 is none"],
+    [{ ...given, srv: "example.net" }, "--broker and --srv exclude each other"],
+    [{ ...given, broker: [], srv: "example.net;x" }, "--srv takes a domain, and example.net;x is none"],
     [{ broker: ["one"], loginFile: "login" }, "the CA is missing"],
     [{ broker: ["one"], ca: "ca.pem" }, "the login file is missing"],
     [{ ...given, listen: "0.0.0.0:4222", ca: "package.json" }, "--listen takes a loopback address"],
@@ -41,12 +47,50 @@ describe("the options of choria relay", () => {
     expect(() => checkRelayOptions(raw)).toThrow(expect.objectContaining({ code: "E_USAGE", message: expect.stringContaining(message) }));
   });
 
-  it("take no CA that holds no certificate", () => {
-    for (const name of ["text", "broken.pem"]) {
-      expect(() => checkRelayOptions({ ...given, ca: join(dir, name) })).toThrow(
-        expect.objectContaining({ code: "E_USAGE", message: expect.stringContaining("which cannot be used") }),
-      );
-    }
+  it.each([
+    ["text", "holds no certificate in PEM"],
+    ["broken.pem", "holds a certificate that is none"],
+  ])("take no CA that holds no certificate: %s", (name, message) => {
+    expect(() => checkRelayOptions({ ...given, ca: join(dir, name) })).toThrow(
+      expect.objectContaining({ code: "E_CHORIA_CONFIG", message: expect.stringContaining(message) }),
+    );
+  });
+});
+
+describe("the brokers of a domain", () => {
+  it("that has none are missed before anything is made or asked", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "tfwd-relay-"));
+    const loginFile = join(dir, "login");
+    const listen = { host: "127.0.0.1", port: 0 };
+    const access: RelayOptions["access"] = checkTokenAccess({});
+    const asked: string[] = [];
+    const unused = (): never => {
+      throw new Error("not to be reached");
+    };
+    const ending = relay(
+      { access, brokers: [], srvDomain: "example.net", caPem: "", loginFile, listen },
+      {
+        resolveSrv: async (name) => {
+          asked.push(name);
+          throw new Error("ENOTFOUND");
+        },
+        stdout: new PassThrough(),
+        ui: createUi({ write: () => true }),
+        lifetime: createLifetime(() => () => undefined),
+        env: {},
+        log: silentLog,
+        connect: unused,
+      },
+    );
+    await expect(ending).rejects.toMatchObject({
+      code: "E_CHORIA_BROKER",
+      message: "the domain example.net has no SRV record of a broker",
+    });
+    expect({ asked, login: existsSync(loginFile) }).toEqual({
+      asked: ["_mcollective-server._tcp.example.net", "_x-puppet-mcollective._tcp.example.net"],
+      login: false,
+    });
+    rmSync(dir, { recursive: true });
   });
 });
 
