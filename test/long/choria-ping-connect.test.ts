@@ -5,11 +5,11 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { startStockServer } from "../interop/agent-process.js";
+import { choriaScene } from "../interop/choria-scene.js";
+import { runCli, startCli } from "../interop/cli-process.js";
 import { BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
-import { startStockServer } from "./agent-process.js";
-import { choriaScene } from "./choria-scene.js";
-import { runCli, startCli } from "./cli-process.js";
 
 interface PingDocument {
   readonly caller: string;

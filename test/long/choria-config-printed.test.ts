@@ -8,13 +8,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type ServerProcess, startAgent } from "../interop/agent-process.js";
+import { type InstalledBundle, installBundle } from "../interop/bastion-bundle.js";
 import { type Daemon, startDaemon } from "../support/choria/daemon.js";
 import { type ChoriaNetwork, startChoriaNetwork } from "../support/choria/network.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { type SpiedToken, spyOn } from "../support/choria/spy.js";
 import { freePort } from "../support/free-port.js";
-import { type ServerProcess, startAgent } from "./agent-process.js";
-import { type InstalledBundle, installBundle } from "./bastion-bundle.js";
 
 const execute = promisify(execFile);
 

@@ -3,13 +3,13 @@
  * nothing had been; and nothing is left on the bastion.
  */
 import { describe, expect, it } from "vitest";
+import { type ChoriaBastion, choriaScene } from "../interop/choria-scene.js";
+import { TOKENFWD } from "../interop/cli-process.js";
 import { answered, BOTH, keyless } from "../support/choria/keyless.js";
 import { choriaAvailable } from "../support/choria/program.js";
 import { untilContents } from "../support/forward.js";
 import { processesNaming } from "../support/processes.js";
 import { spawnUnderPty } from "../support/pty.js";
-import { type ChoriaBastion, choriaScene } from "./choria-scene.js";
-import { TOKENFWD } from "./cli-process.js";
 
 /** Discovery takes so long, in seconds, where something is to happen meanwhile. */
 const LONG = 40;
