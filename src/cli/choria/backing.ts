@@ -145,7 +145,7 @@ function pulled(cause: TokenfwdError): TokenfwdError {
 }
 
 /** Tells it of a token that comes and goes. */
-export function watchToken(backing: Pick<Backing, "tokenIs">, { events }: Pick<TokenfwdClient, "events">): void {
+export function tellOfToken(backing: Pick<Backing, "tokenIs">, { events }: Pick<TokenfwdClient, "events">): void {
   events.on("token-gone", () => backing.tokenIs("gone"));
   events.on("token-in", () => backing.tokenIs("back"));
 }

@@ -21,7 +21,7 @@ import { createLifetime, type Lifetime, signalStatus } from "../lifetime.js";
 import { usage } from "../options.js";
 import { createUi, type Ui } from "../ui.js";
 import { whenAgentIsGone } from "./agent-watch.js";
-import { type Backing, brokerNames, openBacking, watchToken } from "./backing.js";
+import { type Backing, brokerNames, openBacking, tellOfToken } from "./backing.js";
 import { parseMaxTtl } from "./max-ttl.js";
 import { type OwnConfig, parseBrokers, readCaFile, readOwnConfig } from "./own-config.js";
 import { createPinMemory, tokenOf } from "./pin-memory.js";
@@ -139,7 +139,7 @@ async function run(plan: Plan, { lifetime, ui, log, signals }: Around): Promise<
     log,
   });
   lifetime.defer(() => backing.close());
-  watchToken(backing, client);
+  tellOfToken(backing, client);
   const waitedSeconds = await backing.prewarm({ signal });
   const discoveryTimeout = patientTimeout(own.config, waitedSeconds);
   const loopback = { host: "127.0.0.1", port: 0 };

@@ -20,7 +20,7 @@ import { loginFile, WRAPPER_FILES, wrapperScript } from "../../choria/run/wrappe
 import type { BastionFiles } from "../../forward/remote/command-files.js";
 import type { Forward } from "../../forward/types.js";
 import { p11KitAddress } from "../../wire/p11kit/address.js";
-import { type Backing, brokerNames, openBacking, watchToken } from "../choria/backing.js";
+import { type Backing, brokerNames, openBacking, tellOfToken } from "../choria/backing.js";
 import { findIdentity } from "../choria/identity.js";
 import { type OwnConfig, readOwnConfig } from "../choria/own-config.js";
 import type { Lifetime } from "../lifetime.js";
@@ -130,7 +130,7 @@ async function open(
     log,
   });
   lifetime.defer(() => backing.close());
-  watchToken(backing, client);
+  tellOfToken(backing, client);
   // What sshd forbids is found before anybody is asked to touch anything.
   const signer = `127.0.0.1:${await forward.listenLoopback((stream) => backing.serveSigner(stream))}`;
   const relay = `127.0.0.1:${await forward.listenLoopback((stream) => backing.serveRelay(stream))}`;
