@@ -51,7 +51,7 @@ export async function checkProvider(input: CheckConfigInput, findings: Findings)
 }
 
 /** Requests are signed elsewhere. */
-export const hasSigner = ({ config }: CheckConfigInput): boolean =>
+const hasSigner = ({ config }: CheckConfigInput): boolean =>
   config.values.has("plugin.choria.security.request_signer.url") ||
   booleanOf(config.values.get("plugin.choria.security.request_signer.service")?.value ?? "");
 

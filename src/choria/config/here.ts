@@ -27,7 +27,7 @@ export const readHere: ReadFile = async (path) => {
 const READABLE: Readonly<Record<string, string>> = { EACCES: "permission denied", EISDIR: "it is a directory" };
 
 /** The working directory as Go finds it: `$PWD` when it names the same directory, else as the kernel has it. */
-export function workingDirectory(env: Readonly<Record<string, string | undefined>>): string {
+function workingDirectory(env: Readonly<Record<string, string | undefined>>): string {
   const cwd = process.cwd();
   const claimed = env["PWD"];
   if (claimed === undefined || !claimed.startsWith("/")) return cwd;

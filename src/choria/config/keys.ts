@@ -37,7 +37,7 @@ const OTHERS = `plugin.login.aaasvc.login.url plugin.machines.bucket plugin.mach
 const words = (text: string, prefix = ""): string[] => text.split(/\s+/).map((word) => `${prefix}${word}`);
 
 /** All of them. */
-export const KNOWN_KEYS: ReadonlySet<string> = new Set([
+const KNOWN_KEYS: ReadonlySet<string> = new Set([
   ...words(TOP),
   ...words(CHORIA, "plugin.choria."),
   ...words(CHORIA_NETWORK, "plugin.choria.network."),

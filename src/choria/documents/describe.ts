@@ -9,7 +9,7 @@ import { type ChoriaRequest, parseBody, type RequestFilter } from "./request.js"
 /** With these two no line is longer than what every place that shows it has room for: nothing is pushed off its end. */
 const MAX_ITEMS = 4;
 const MAX_ITEM_LENGTH = 50;
-export const MAX_LINE_LENGTH = 2_000;
+const MAX_LINE_LENGTH = 2_000;
 /** Beyond this a request is good for longer than any stock client asks for. */
 const USUAL_TTL_SECONDS = 300;
 

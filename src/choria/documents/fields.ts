@@ -45,7 +45,7 @@ export function readObject(value: JsonValue, where: string, keys: KeyRule): Fiel
 }
 
 /** The object at `where`, whatever its members are called. */
-export function asObject(value: JsonValue | undefined, where: string): JsonObject {
+function asObject(value: JsonValue | undefined, where: string): JsonObject {
   if (value instanceof Map) return value;
   throw new DocumentError("type", `${where} must be an object`);
 }

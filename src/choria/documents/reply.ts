@@ -30,8 +30,8 @@ export interface RpcReply {
   readonly statusmsg: string;
 }
 
-export const SECURE_REPLY_PROTOCOL = "choria:secure:reply:1";
-export const REPLY_PROTOCOL = "choria:reply:1";
+const SECURE_REPLY_PROTOCOL = "choria:secure:reply:1";
+const REPLY_PROTOCOL = "choria:reply:1";
 const MAX_BYTES = 1024 * 1024;
 const SHALLOW = { maxBytes: MAX_BYTES, maxDepth: 8, maxValues: 1_000 };
 const DEEP = { maxBytes: MAX_BYTES, maxDepth: 32, maxValues: 50_000 };

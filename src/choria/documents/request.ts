@@ -50,7 +50,7 @@ export type RequestBody =
   /** The discovery agent's question whether a node is there. */
   | { readonly kind: "discovery" };
 
-export const REQUEST_PROTOCOL = "choria:request:1";
+const REQUEST_PROTOCOL = "choria:request:1";
 /** The most that fits into a signing request of 256 KiB as base64. */
 export const MAX_REQUEST_BYTES = 192 * 1024;
 /** Of a `ttl`: ten years, beyond which nobody means a time. */

@@ -15,9 +15,9 @@ export interface SecureRequest {
   readonly pubcert: string;
 }
 
-export const SECURE_REQUEST_PROTOCOL = "choria:secure:request:1";
+const SECURE_REQUEST_PROTOCOL = "choria:secure:request:1";
 /** A request whose every character was escaped, and a certificate with its chain. */
-export const MAX_SECURE_REQUEST_BYTES = 512 * 1024;
+const MAX_SECURE_REQUEST_BYTES = 512 * 1024;
 const MAX_SIGNATURE_CHARACTERS = 4_096;
 const MAX_PEM_CHARACTERS = 64 * 1024;
 const LIMITS = { maxBytes: MAX_SECURE_REQUEST_BYTES, maxDepth: 8, maxValues: 64 };

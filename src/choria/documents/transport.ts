@@ -20,9 +20,9 @@ export interface Transport {
   readonly headers: TransportHeaders;
 }
 
-export const TRANSPORT_PROTOCOL = "choria:transport:1";
+const TRANSPORT_PROTOCOL = "choria:transport:1";
 /** What NATS carries in one message unless told otherwise. */
-export const MAX_TRANSPORT_BYTES = 1024 * 1024;
+const MAX_TRANSPORT_BYTES = 1024 * 1024;
 const LIMITS = { maxBytes: MAX_TRANSPORT_BYTES, maxDepth: 6, maxValues: 20_000 };
 const SUBJECT = { most: 1_024 };
 const HOP = { least: 0, most: 1_024 };

@@ -43,7 +43,7 @@ export function publicKeyOf({ seed }: SignerSecrets): KeyObject {
 }
 
 /** The two files of a directory. */
-export function secretFiles(dir: string): SecretFiles {
+function secretFiles(dir: string): SecretFiles {
   return { tokenFile: join(dir, "signer.token"), seedFile: join(dir, "signer.seed") };
 }
 

@@ -69,7 +69,7 @@ async function lookAtToken(socket: string | null, { lifetime, env, connect }: Ch
 }
 
 /** The document of `choria check --json`, with its line end. */
-export function checkDocument(config: ClientConfig, { findings, notLooked }: ConfigReport): string {
+function checkDocument(config: ClientConfig, { findings, notLooked }: ConfigReport): string {
   const document = {
     v: 1,
     config: printable(config.path, 4096),

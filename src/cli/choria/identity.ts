@@ -12,7 +12,7 @@ import { CKM } from "../../cryptoki/mechanisms.js";
 import { type Pkcs11Uri, parseSelector, parseUri } from "../../cryptoki/uri.js";
 
 /** What the workstation is told that it signs; it shows the request itself. */
-export const CHORIA_PURPOSE = "choria-request";
+const CHORIA_PURPOSE = "choria-request";
 
 export interface FoundIdentity {
   readonly identity: ChoriaIdentity;

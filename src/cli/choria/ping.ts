@@ -160,7 +160,7 @@ async function pingOnce(plan: Plan, around: PingAround): Promise<number> {
 const replyLine = ({ sender, ms }: PingResult["replies"][number]): string => `${printable(sender).padEnd(40)} ${ms.toFixed(0)} ms\n`;
 
 /** The document of `choria ping --json`, with its line end. */
-export function pingDocument(collective: string, caller: string, { requestid, replies, refused }: PingResult): string {
+function pingDocument(collective: string, caller: string, { requestid, replies, refused }: PingResult): string {
   const shown = replies.map(({ sender, ms }) => ({ sender: printable(sender), ms: Math.round(ms * 10) / 10 }));
   return `${JSON.stringify({ v: 1, collective, caller, requestid, replies: shown, refused }, null, 2)}\n`;
 }

@@ -119,7 +119,7 @@ function showVersion({ major, minor }: Version): string {
 }
 
 /** A mechanism by name with the fields of its parameter. */
-export function showMechanism({ type, parameter }: Mechanism, data: boolean): Shown {
+function showMechanism({ type, parameter }: Mechanism, data: boolean): Shown {
   return parameter === null ? { type: mechanismName(type) } : { type: mechanismName(type), parameter: showParameter(parameter, data) };
 }
 
