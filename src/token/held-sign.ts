@@ -7,7 +7,8 @@
  */
 import { type AnyCall, type CallClass, callByName } from "../cryptoki/calls.js";
 import { CKR } from "../cryptoki/rv.js";
-import type { AnyArgs, AnyResult, CallContext, Mechanism, MechanismParameter } from "../cryptoki/types.js";
+import { keptMechanism, sameMechanism } from "../cryptoki/same-mechanism.js";
+import type { AnyArgs, AnyResult, CallContext, Mechanism } from "../cryptoki/types.js";
 import type { Shared } from "./broker.js";
 import type { HandleAge, ObjectRecord } from "./objects.js";
 import type { RealSession, Session, SessionTable } from "./session-table.js";
@@ -26,12 +27,20 @@ export interface SignState {
   readonly operations: Set<CallClass>;
   /** The signature that is under way, if nothing but its C_SignInit has been called. */
   begun: SignStart | null;
+  /** The last signature that was made in it. */
+  made: SignStart | null;
+  /** Begun in the module for nobody yet: the next C_SignInit is likely to be for this. No other call may find it there. */
+  ahead: AgedStart | null;
+}
+
+/** What a C_SignInit is for, and what its handles depend on. */
+export interface AgedStart extends SignStart {
+  readonly age: HandleAge;
 }
 
 /** A C_SignInit that the client was told has succeeded, and that the module has not seen. It is lost with the real session. */
-export interface HeldSign extends SignStart {
+export interface HeldSign extends AgedStart {
   readonly real: RealSession;
-  readonly age: HandleAge;
 }
 
 export interface SignProofs {
@@ -47,27 +56,15 @@ export interface SignProofs {
 /** Kinds of signatures kept for each key. */
 const MAX_MECHANISMS = 8;
 
-function sameParameter(a: MechanismParameter | null, b: MechanismParameter | null): boolean {
-  if (a === null || b === null) return a === b;
-  if (a.kind === "bytes") return b.kind === "bytes" && a.bytes.equals(b.bytes);
-  if (a.kind === "rsa-pss") return b.kind === "rsa-pss" && a.hashAlg === b.hashAlg && a.mgf === b.mgf && a.saltLength === b.saltLength;
-  return false;
-}
-
-const sameMechanism = (a: Mechanism, b: Mechanism) => a.type === b.type && sameParameter(a.parameter, b.parameter);
-
-/** A copy that outlives the message it came in. */
-function keptMechanism({ type, parameter }: Mechanism): Mechanism {
-  return { type, parameter: parameter?.kind === "bytes" ? { kind: "bytes", bytes: Buffer.from(parameter.bytes) } : parameter };
-}
+const sameAge = (a: HandleAge, b: HandleAge) => a.epoch === b.epoch && a.loginGeneration === b.loginGeneration;
+const sameStart = (a: SignStart, b: SignStart) => a.record === b.record && sameMechanism(a.mechanism, b.mechanism);
 
 export function createSignProofs(): SignProofs {
   let proofs = new WeakMap<ObjectRecord, { readonly age: HandleAge; readonly mechanisms: Mechanism[] }>();
 
   function mechanismsOf(record: ObjectRecord, age: HandleAge): Mechanism[] | null {
     const known = proofs.get(record);
-    const fresh = known?.age.epoch === age.epoch && known.age.loginGeneration === age.loginGeneration;
-    return fresh ? known.mechanisms : null;
+    return known !== undefined && sameAge(known.age, age) ? known.mechanisms : null;
   }
 
   return {
@@ -114,6 +111,7 @@ function nextState(state: SignState, call: AnyCall, args: AnyArgs, answer: AnyRe
   const { begun } = state;
   if (call.name === "C_Sign" && asksLength(args, answer)) return null;
   const done = call.name === "C_Sign" && answer.rv === CKR.CKR_OK ? begun : null;
+  if (done !== null) state.made = done;
   state.signable = done !== null;
   state.begun = call.name === "C_SignInit" && answer.rv === CKR.CKR_OK ? start : null;
   return done;
@@ -131,7 +129,11 @@ export interface HeldSigns {
   again(session: Session, real: RealSession, start: SignStart): HeldSign;
   /** Begins it after all. Where that fails the operation is over, and the client's next call of it is told so. */
   begin(session: Session, held: HeldSign, ctx: CallContext): Promise<void>;
-  /** Before something that `follow` is not told of touches the session: begins what is held. */
+  /** True when a signature that was begun ahead lies in the real session, and this call must not find it there. */
+  isInTheWay(session: Session, call: AnyCall): boolean;
+  /** Takes it away, with the real session: PKCS#11 v2.40 has no other way to give an operation up. It is not tried in this session again. */
+  clear(session: Session, ctx: CallContext): Promise<void>;
+  /** Before something that `follow` is not told of touches the session: begins what is held, and clears what is ahead. */
   settle(session: Session, ctx: CallContext): Promise<void>;
   /** A call has been made in the real session `state`; `start` is what a C_SignInit is for. */
   follow(session: Session, state: RealSession | null, call: AnyCall, args: AnyArgs, answer: AnyResult, start: SignStart | null): void;
@@ -145,9 +147,7 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
 
   /** Whether the operation would still be there, had it begun when the client was told so. */
   function isFresh(session: Session, held: HeldSign): boolean {
-    const { epoch, loginGeneration } = age(session.slot);
-    const sameAge = held.age.epoch === epoch && held.age.loginGeneration === loginGeneration;
-    return sameAge && session.real === held.real && sees(held.record);
+    return sameAge(held.age, age(session.slot)) && session.real === held.real && sees(held.record);
   }
 
   /** Runs `action` with what C_SignInit takes; once more where it has not begun, because the card lost the session or the log-in. */
@@ -191,10 +191,27 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
     if (call.class === "mutation") proofs.clear();
   }
 
+  /** C_SignInit has been made, or taken back, in the session `state`; after it this lies there. */
+  function wentOn(state: SignState | null, answer: AnyResult, ahead: AgedStart | null): void {
+    if (state !== null && answer.rv !== CKR.CKR_FUNCTION_CANCELED) state.ahead = ahead;
+  }
+
+  /** Whether it is worth having the module begin this signature once more at once. */
+  function isLikelyAgain({ wasInVain }: Session, state: RealSession | null, held: HeldSign, call: AnyCall): boolean {
+    if (wasInVain || state === null || state.hasObjects || state.operations.size > 0 || call.name !== "C_Sign") return false;
+    return state.made !== null && sameStart(state.made, held);
+  }
+
+  async function clear(session: Session, ctx: CallContext): Promise<void> {
+    session.wasInVain = true;
+    await table.renewReal(session, ctx);
+  }
+
   async function begin(session: Session, held: HeldSign, ctx: CallContext): Promise<void> {
     await withInit(session, held, ctx, async (init) => {
       const state = session.real;
       const answer = (await host.cryptoki.call("C_SignInit", init, ctx)) as AnyResult;
+      wentOn(state, answer, null);
       follow(session, state, signInit, init, answer, held);
       return { answer, begun: answer.rv === CKR.CKR_OK };
     });
@@ -207,6 +224,7 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
       // An object that needs no log-in outlives one, and its operation might.
       if (real === null || !real.signable || !start.record.private || start.record.alwaysAuthenticate || !proofs.has(start, now))
         return false;
+      if (real.ahead !== null && !(sameStart(real.ahead, start) && sameAge(real.ahead.age, now))) return false;
       session.held = { record: start.record, mechanism: keptMechanism(start.mechanism), real, age: now };
       session.usesPrivate = true;
       return true;
@@ -217,8 +235,11 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
       withInit(session, held, ctx, async (init) => {
         const state = session.real;
         const then = { name: call.name, args: { ...args, session: init.session } };
-        const { result, begun } = await host.pair({ name: "C_SignInit", args: init }, then, ctx);
+        const again = isLikelyAgain(session, state, held, call);
+        const now = age(session.slot);
+        const { result, begun, ahead } = await host.pair({ name: "C_SignInit", args: init }, then, ctx, again);
         const answer = result as AnyResult;
+        wentOn(state, answer, ahead ? { record: held.record, mechanism: held.mechanism, age: now } : null);
         follow(session, state, signInit, init, begun ? { rv: CKR.CKR_OK } : answer, held);
         if (begun) follow(session, state, call, args, answer, null);
         // C_Sign has told of a reset card: it made no signature, and has ended the operation.
@@ -226,9 +247,16 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
         return { answer, begun: begun && !reset };
       }),
     begin,
+    isInTheWay({ real, slot }, call) {
+      // With another process all sessions of the module have gone.
+      if (real === null || real.ahead === null || real.epoch !== host.epoch) return false;
+      return !(leavesOperations(call) && sameAge(real.ahead.age, age(slot)));
+    },
+    clear,
     async settle(session, ctx) {
       const held = take(session);
       if (held !== null) await begin(session, held, ctx);
+      if (session.real !== null && session.real.ahead !== null) await clear(session, ctx);
       if (session.real !== null) session.real.begun = null;
     },
     follow,

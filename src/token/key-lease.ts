@@ -86,14 +86,14 @@ export function createKeyLease(inner: TokenHost): KeyLease {
   const host: TokenHost = {
     ...inner,
     cryptoki: { events: inner.events, close: async () => {}, call },
-    pair: (first, then, ctx) =>
+    pair: (first, then, ctx, again) =>
       isFree(ctx)
-        ? inner.pair(first, then, ctx)
+        ? inner.pair(first, then, ctx, again)
         : afterTurn(
             then.args,
             ctx,
-            (rv) => ({ result: { rv }, begun: false }),
-            () => inner.pair(first, then, ctx),
+            (rv) => ({ result: { rv }, begun: false, ahead: false }),
+            () => inner.pair(first, then, ctx, again),
           ),
     unlock: (request, ctx) =>
       isFree(ctx)

@@ -142,6 +142,8 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
 
   /** `pass`, with nothing held back. */
   function passOn(session: Session, call: AnyCall, args: AnyArgs, ctx: CallContext): Promise<AnyResult> {
+    if (signs.isInTheWay(session, call) || isSearched(session, args))
+      return signs.clear(session, ctx).then(() => passOn(session, call, args, ctx));
     if (call.class === "mutation") proofs.clear();
     if (keyUses.goesOn(session, call)) {
       const open = (lost?: boolean) => table.real(session, ctx, lost);
@@ -151,6 +153,13 @@ export function createObjectCalls(shared: Shared, table: SessionTable, client: s
       return keyUses.begin(session, call, ctx, () => toModule(session, call, args, ctx));
     }
     return call.name === "C_Sign" ? signBegun(session, call, args, ctx) : toModule(session, call, args, ctx);
+  }
+
+  /** The object has to be found first, and a search must not find a signature that was begun ahead. */
+  function isSearched(session: Session, { object }: AnyArgs): boolean {
+    if (session.real === null || session.real.ahead === null || typeof object !== "bigint") return false;
+    const record = lookUp(session, object);
+    return record !== undefined && objects.known(record, age(session.slot)) === null;
   }
 
   /** C_Sign, for what the module knows of. */

@@ -3,6 +3,7 @@
  * A real session that was lost (a restarted host, a released card) is opened again when it is next needed.
  */
 import { randomBytes } from "node:crypto";
+import type { CallClass } from "../cryptoki/calls.js";
 import { CKF, CKS, CKU } from "../cryptoki/constants.js";
 import { CKR } from "../cryptoki/rv.js";
 import type { AnyResult, CallContext } from "../cryptoki/types.js";
@@ -31,6 +32,8 @@ export interface Session {
   real: RealSession | null;
   /** A C_SignInit that waits for C_Sign. */
   held: HeldSign | null;
+  /** A signature was begun ahead in it (held-sign.ts), and another one came. */
+  wasInVain: boolean;
   /** An operation with a key that takes a log-in of its own. */
   keyUse: KeyUse | null;
   /** What is left of the running search, or null when there is none. */
@@ -68,6 +71,8 @@ export interface SessionTable {
   isPresent(session: Session, ctx: CallContext): boolean;
   /** Gives the real session back; the virtual one stays. */
   release(session: Session, ctx: CallContext): Promise<void>;
+  /** Gives it back for a new one, which comes first: with its last session a module logs out. */
+  renewReal(session: Session, ctx: CallContext): Promise<void>;
   /**
    * Runs on the real session. Where the card lost the session or the log-in, that is made good and `run` tried once
    * more, if it is `repeatable` then: an operation that is under way cannot be begun again on another session. `lostHandle`: the
@@ -159,7 +164,8 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     if (session.real !== null && session.real.epoch === host.epoch) return { rv: CKR.CKR_OK, handle: session.real.handle };
     const opened = await host.cryptoki.call("C_OpenSession", { slot: session.slot, flags: session.flags }, ctx);
     if (opened.rv !== CKR.CKR_OK || opened.session === undefined) return { rv: opened.rv, handle: NO_HANDLE };
-    session.real = { handle: opened.session, epoch: host.epoch, signable: true, begun: null, operations: new Set(), hasObjects: false };
+    const fresh = { signable: true, begun: null, made: null, ahead: null, operations: new Set<CallClass>(), hasObjects: false };
+    session.real = { handle: opened.session, epoch: host.epoch, ...fresh };
     session.usesPrivate = false;
     return { rv: CKR.CKR_OK, handle: opened.session };
   }
@@ -179,7 +185,17 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     session.usesPrivate = false;
     session.keyUse = null;
     lease.end(session);
-    if (held !== null && held.epoch === host.epoch) await host.cryptoki.call("C_CloseSession", { session: held.handle }, ctx);
+    await closeReal(held, ctx);
+  }
+
+  async function renewReal(session: Session, ctx: CallContext): Promise<void> {
+    const old = session.real;
+    await real(session, ctx, true);
+    await closeReal(old, ctx);
+  }
+
+  async function closeReal(old: RealSession | null, ctx: CallContext): Promise<void> {
+    if (old !== null && old.epoch === host.epoch) await host.cryptoki.call("C_CloseSession", { session: old.handle }, ctx);
   }
 
   const ofSlot = (slot: bigint) => [...sessions.values()].filter((session) => session.slot === slot);
@@ -261,6 +277,7 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
         flags,
         real: null,
         held: null,
+        wasInVain: false,
         keyUse: null,
         found: null,
         usesPrivate: false,
@@ -282,6 +299,7 @@ export function createSessionTable({ host, desk, lease }: Shared): SessionTable 
     renew,
     isPresent: (session, ctx) => present(session, ctx) !== null,
     release,
+    renewReal,
     run,
   };
 }

@@ -149,6 +149,51 @@ const SEQUENCES: Readonly<Record<string, (session: bigint, mechanism: Mechanism)
   },
 };
 
+/** Two signatures: the next C_SignInit for the same is made ahead, on a token that is as quick as SoftHSM. */
+async function signTwice(session: bigint, mechanism: Mechanism): Promise<void> {
+  for (let time = 0; time < 2; time += 1) {
+    expect((await init(session, mechanism)).rv).toBe(CKR.CKR_OK);
+    expect((await sign(session)).rv).toBe(CKR.CKR_OK);
+  }
+}
+
+/** What comes after a signature; as SEQUENCES. */
+const AFTERWARDS: typeof SEQUENCES = {
+  "C_Sign alone": async (session) => said(await sign(session)),
+  "a signature with another mechanism": async (session, mechanism) => [
+    said(await init(session, mechanism === RSA ? ECDSA : RSA)),
+    said(await sign(session)),
+  ],
+  "a digest": async (session) => [
+    (await cryptoki.call("C_DigestInit", { session, mechanism: { type: CKM.CKM_SHA256, parameter: null } }, ctx)).rv,
+    said(await cryptoki.call("C_Digest", { session, data: DATA, room: 64 }, ctx)),
+  ],
+  "a search": async (session) => [
+    (await cryptoki.call("C_FindObjectsInit", { session, template: [] }, ctx)).rv,
+    (await cryptoki.call("C_FindObjectsFinal", { session }, ctx)).rv,
+  ],
+  "a read of the key": async (session, mechanism) => {
+    const query = [{ type: CKA.CKA_LABEL, room: 64 }];
+    return (await cryptoki.call("C_GetAttributeValue", { session, object: keys.get(mechanism) ?? 0n, query }, ctx)).rv;
+  },
+  "a new object": async (session) =>
+    (await cryptoki.call("C_CreateObject", { session, template: fakeAttributes(CKO.CKO_DATA, "new", false) }, ctx)).rv,
+  "the end of the session": async (session) => [(await cryptoki.call("C_CloseSession", { session }, ctx)).rv, said(await sign(session))],
+};
+
+it.each(
+  Object.entries(AFTERWARDS).flatMap(([name, run]) => [
+    { name, run, mechanism: ECDSA },
+    { name, run, mechanism: RSA },
+  ]),
+)("answers $name as ever where the next C_SignInit was made ahead ($mechanism.type), and signs again", async ({ run, mechanism }) => {
+  const plain = await run(await open(), mechanism);
+  const session = await open();
+  await signTwice(session, mechanism);
+  expect(await run(session, mechanism)).toEqual(plain);
+  await signTwice(await open(), mechanism);
+});
+
 it.each(
   Object.entries(SEQUENCES).flatMap(([name, run]) => [
     { name, run, mechanism: ECDSA },
@@ -166,4 +211,7 @@ it.each(
   const heldSession = await open();
   const held = [(await init(heldSession, mechanism)).rv, await run(heldSession, mechanism)];
   expect(held).toEqual(plain);
+  const aheadSession = await open();
+  await signTwice(aheadSession, mechanism);
+  expect([(await init(aheadSession, mechanism)).rv, await run(aheadSession, mechanism)]).toEqual(plain);
 });

@@ -264,7 +264,7 @@ describe("calls that lie in the host's pipe", () => {
       ...Array.from({ length: 10 }, () => host.cryptoki.call("C_GetTokenInfo", { slot }, ctx)),
     ]);
     expect(lost.rv).toBe(CKR.CKR_DEVICE_REMOVED);
-    expect(joined).toEqual({ result: { rv: CKR.CKR_SESSION_HANDLE_INVALID }, begun: false });
+    expect(joined).toEqual({ result: { rv: CKR.CKR_SESSION_HANDLE_INVALID }, begun: false, ahead: false });
     expect(new Set(infos.map(({ rv }) => rv))).toEqual(new Set([CKR.CKR_OK]));
     expect(host.epoch).toBe(1);
   });
@@ -278,7 +278,7 @@ describe("calls that lie in the host's pipe", () => {
     expect(signed.begun).toBe(true);
     expect((signed.result as { output?: Buffer }).output).toHaveLength(64);
     await shim.control("C_SignInit rv 60", "C_Sign abort");
-    expect(await host.pair(first, then, ctx)).toEqual({ result: { rv: CKR.CKR_KEY_HANDLE_INVALID }, begun: false });
+    expect(await host.pair(first, then, ctx)).toEqual({ result: { rv: CKR.CKR_KEY_HANDLE_INVALID }, begun: false, ahead: false });
   });
 });
 

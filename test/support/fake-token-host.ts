@@ -9,6 +9,7 @@ import { CKF, CKS, CKU } from "../../src/cryptoki/constants.js";
 import { CKR } from "../../src/cryptoki/rv.js";
 import type { AnyArgs, AnyResult, Attribute, AttributeQuery, Origin } from "../../src/cryptoki/types.js";
 import type { HostEvents, KeepGuard, TokenHost, UnlockRequest, UnlockResult } from "../../src/token/host/host.js";
+import { createSteps } from "../../src/token/host/steps.js";
 
 interface FakeObject {
   readonly slot: bigint;
@@ -32,6 +33,8 @@ export interface FakeTokenHost extends TokenHost {
   readonly calls: string[];
   /** The pairs among them, as `C_SignInit C_Sign`. */
   readonly pairs: string[];
+  /** How often a C_SignInit was made ahead. */
+  ahead: number;
   /** What the next call of a name answers, in place of being made. */
   readonly refusals: Map<string, number>;
   /** Who is really logged in. */
@@ -218,6 +221,9 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     }
   }
 
+  const driver = { call: (name: CallName, args: object) => answer(name, args as AnyArgs) as never };
+  const steps = createSteps(driver, { observe() {} });
+
   const host: FakeTokenHost = {
     pins: new Map(Object.entries(pins).map(([slot, pin]) => [BigInt(slot), pin])),
     serials: new Map(),
@@ -226,6 +232,7 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
     asked: [],
     calls: [],
     pairs: [],
+    ahead: 0,
     refusals: new Map(),
     users,
     sessions,
@@ -248,16 +255,18 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
         // One crossing of the pipe: whatever else is due happens first.
         await new Promise((resolve) => setImmediate(resolve));
         if (ctx.signal.aborted) return { rv: CKR.CKR_FUNCTION_CANCELED } as never;
-        return answer(name, args as AnyArgs) as never;
+        return steps.make({ kind: "call", id: 0, name, args }, true).result as never;
       },
     },
-    async pair(first, then, ctx) {
+    async pair(first, then, ctx, again = false) {
       await new Promise((resolve) => setImmediate(resolve));
-      if (ctx.signal.aborted) return { result: { rv: CKR.CKR_FUNCTION_CANCELED }, begun: false };
+      if (ctx.signal.aborted) return { result: { rv: CKR.CKR_FUNCTION_CANCELED }, begun: false, ahead: false };
       host.pairs.push(`${first.name} ${then.name}`);
-      const before = answer(first.name, first.args as AnyArgs);
-      if (before.rv !== CKR.CKR_OK) return { result: before, begun: false };
-      return { result: answer(then.name, then.args as AnyArgs), begun: true };
+      const { result, begun = true, ahead = false } = steps.make({ kind: "call", id: 0, ...then, first, again }, true);
+      // Before anything else can be called: the answer has left.
+      steps.goAhead();
+      if (ahead) host.ahead += 1;
+      return { result, begun, ahead };
     },
     async unlock(request, ctx) {
       host.asked.push(`pin for ${request.who}`);

@@ -13,11 +13,13 @@ import type { FromHost, HostStep, ToHost } from "./messages.js";
 export interface LineCall extends HostStep {
   readonly id: number;
   readonly first: HostStep | null;
+  /** `first` is likely to be made again. */
+  readonly again: boolean;
   readonly class: CallClass;
   readonly client: string;
   readonly epoch: number;
-  /** `begun` false: `first` has answered, and the call itself was not made. */
-  finish(result: CallResult, begun: boolean): void;
+  /** `begun` false: `first` has answered, and the call itself was not made. `ahead`: `first` is being made again. */
+  finish(result: CallResult, begun: boolean, ahead: boolean): void;
 }
 
 export interface CallLineOptions {
@@ -62,13 +64,14 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
       if (call === undefined) return;
       // Handles of a process that is gone name nothing, or worse, something else.
       if (call.epoch !== epoch() && "session" in call.args) {
-        call.finish({ rv: CKR.CKR_SESSION_HANDLE_INVALID }, call.first === null);
+        call.finish({ rv: CKR.CKR_SESSION_HANDLE_INVALID }, call.first === null, false);
         continue;
       }
       sent.push(call);
       if (sent.length === 1) onHead(call);
-      const { id, name, args, first } = call;
-      const message = first === null ? ({ kind: "call", id, name, args } as const) : ({ kind: "call", id, name, args, first } as const);
+      const { id, name, args, first, again } = call;
+      const message =
+        first === null ? ({ kind: "call", id, name, args } as const) : ({ kind: "call", id, name, args, first, again } as const);
       send(message, { secret: call.class === "login" || call.class === "mutation", now: sent.length === 1 });
     }
   }
@@ -85,7 +88,7 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
       const at = queue.indexOf(call);
       if (at >= 0) {
         queue.splice(at, 1);
-        call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null);
+        call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null, false);
       } else if (sent.indexOf(call) > 0) {
         // Whether it has begun meanwhile only the host knows: its answer says so.
         withdrawn.add(call);
@@ -93,7 +96,7 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
       }
     },
     pump,
-    answered({ id, result, begun }) {
+    answered({ id, result, begun, ahead }) {
       const at = sent.findIndex((call) => call.id === id);
       const call = sent[at];
       if (call === undefined) return;
@@ -103,20 +106,20 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
         onAnswer(call, result);
         onHead(sent[0] ?? null);
       }
-      call.finish(result, begun ?? true);
+      call.finish(result, begun ?? true, ahead === true);
       pump();
     },
     lost(rv) {
       const [head, ...rest] = sent.splice(0);
       if (head === undefined) return null;
-      for (const call of rest) if (withdrawn.has(call)) call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null);
+      for (const call of rest) if (withdrawn.has(call)) call.finish({ rv: CKR.CKR_FUNCTION_CANCELED }, call.first === null, false);
       queue.unshift(...rest.filter((call) => !withdrawn.has(call)));
       withdrawn.clear();
-      head.finish({ rv }, true);
+      head.finish({ rv }, true, false);
       return head.name;
     },
     answerQueue(rv) {
-      for (const call of queue.splice(0)) call.finish({ rv }, call.first === null);
+      for (const call of queue.splice(0)) call.finish({ rv }, call.first === null, false);
     },
   };
 }

@@ -54,6 +54,8 @@ export type KeepGuard = (quietMs: number) => boolean;
 export interface PairAnswer {
   readonly result: CallResult;
   readonly begun: boolean;
+  /** The first call is being made once more: in its session is an operation that nobody has asked for yet. */
+  readonly ahead: boolean;
 }
 
 export interface TokenHost extends AsyncDisposable {
@@ -62,8 +64,12 @@ export interface TokenHost extends AsyncDisposable {
    * long as the process lives. A call whose session is of an earlier epoch answers CKR_SESSION_HANDLE_INVALID.
    */
   readonly cryptoki: Cryptoki;
-  /** Makes `first`, and when that answers CKR_OK `then`, in one crossing and with nobody's call between them. */
-  pair(first: HostStep, then: HostStep, ctx: CallContext): Promise<PairAnswer>;
+  /**
+   * Makes `first`, and when that answers CKR_OK `then`, in one crossing and with nobody's call between them. With `again` a
+   * C_SignInit and its C_Sign are likely to follow once more: on a quick token that C_SignInit may be made ahead, when the answer has
+   * left. The next call in the session has to be that very C_SignInit, alone or as `first`, or C_CloseSession.
+   */
+  pair(first: HostStep, then: HostStep, ctx: CallContext, again?: boolean): Promise<PairAnswer>;
   /**
    * Logs in with the PIN of the source, one request after another: who waits in line and finds the token open is told
    * that nobody was asked. A token with a PIN pad of its own answers CKR_FUNCTION_NOT_SUPPORTED.

@@ -8,19 +8,19 @@ import { Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
 import { keepHeapSmall } from "../../base/heap.js";
 import { wipeable } from "../../base/secret.js";
-import { type CallName, callByName } from "../../cryptoki/calls.js";
+import { callByName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
-import type { CallArgs, CallResult } from "../../cryptoki/types.js";
 import { createDriver, type TokenDriver } from "../driver/pkcs11js.js";
 import type { Asker } from "./asker.js";
 import { createFrameDecoder, decodeBody, encodeFrame } from "./frames.js";
-import type { FromHost, HostStep, ToHost } from "./messages.js";
+import type { FromHost, ToHost } from "./messages.js";
 import { checkPinFile } from "./pin-file.js";
 import { createPinBorrower, lendOver } from "./pin-link.js";
 import { createPinentry, findPinentry } from "./pinentry.js";
 import { createPipeEnd } from "./pipe-end.js";
 import { createPresence, type Presence } from "./presence.js";
+import { createSteps, type Steps } from "./steps.js";
 import { openTerminal } from "./terminal.js";
 import { createUnlocker, type Unlocker } from "./unlocker.js";
 
@@ -43,6 +43,7 @@ interface Running {
   readonly driver: TokenDriver;
   readonly unlocker: Unlocker;
   readonly presence: Presence;
+  readonly steps: Steps;
 }
 
 keepHeapSmall();
@@ -121,7 +122,7 @@ function start({ modulePath, pinSource, pinentry, lends }: Extract<ToHost, { kin
         send({ kind: "event", name, slot });
       },
     });
-    running = { driver, unlocker, presence };
+    running = { driver, unlocker, presence, steps: createSteps(driver, presence) };
     if (lends) process.on("message", (_message, link) => link instanceof Socket && lendOver(link, unlocker.lend));
     let lookedMs = Date.now();
     setInterval(() => {
@@ -155,9 +156,10 @@ function lock({ driver, unlocker }: Running, slot: bigint): void {
 }
 
 /** Another program may have the token: the agent has seen to it that nothing is under way. */
-function release({ driver, presence }: Running): void {
+function release({ driver, presence, steps }: Running): void {
   send({ kind: "busy", class: "session" });
   driver.release();
+  steps.released();
   presence.released();
   send({ kind: "idle" });
 }
@@ -172,24 +174,12 @@ async function asking<T>(id: number, run: (signal: AbortSignal) => Promise<T>): 
   }
 }
 
-/** What the answer says about tokens is told first, so that whoever acts on the answer knows it. */
-function makeStep({ driver, presence }: Running, { name, args }: HostStep): CallResult {
-  const result: CallResult = driver.call(name, args as CallArgs<CallName>);
-  presence.observe(name, args, result);
-  return result;
-}
-
-function make(host: Running, { id, name, args, first }: Arrived["message"]): FromHost {
-  const before = first === undefined ? null : makeStep(host, first);
-  if (before !== null && before.rv !== CKR.CKR_OK) return { kind: "result", id, result: before, begun: false };
-  return { kind: "result", id, result: makeStep(host, { name, args }) };
-}
-
 /** Makes the call, which has its turn. The next waits until the answer has left this process. */
-function carryOut(host: Running, { message, body }: Arrived): void {
+function carryOut({ steps }: Running, { message, body }: Arrived): void {
   isBusy = true;
   try {
-    send(make(host, message), () => {
+    send(steps.make(message, inbox.length === 0), () => {
+      steps.goAhead();
       isBusy = false;
       takeTurns();
     });

@@ -59,7 +59,8 @@ export interface HostStep {
 
 /**
  * Agent to host. Calls run in order, each in a turn of its own; all else is taken up when it arrives. A call with `first` is two in
- * one crossing: `first` is made, and the call itself only when that answered CKR_OK. `withdraw` drops a call that has not begun.
+ * one crossing: `first` is made, and the call itself only when that answered CKR_OK. `again`: the same C_SignInit is likely to come
+ * next, and may be made ahead (steps.ts). `withdraw` drops a call that has not begun.
  */
 export type ToHost =
   | {
@@ -70,7 +71,14 @@ export type ToHost =
       /** Keeps an accepted PIN whatever its source, for the hosts that borrow it. */
       readonly lends: boolean;
     }
-  | { readonly kind: "call"; readonly id: number; readonly name: CallName; readonly args: object; readonly first?: HostStep }
+  | {
+      readonly kind: "call";
+      readonly id: number;
+      readonly name: CallName;
+      readonly args: object;
+      readonly first?: HostStep;
+      readonly again?: boolean;
+    }
   | { readonly kind: "withdraw"; readonly id: number }
   | { readonly kind: "unlock"; readonly id: number; readonly request: UnlockRequest }
   | { readonly kind: "confirm"; readonly id: number; readonly question: string; readonly timeoutMs: number }
@@ -85,8 +93,8 @@ export type ToHost =
 export type FromHost =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string; readonly hint: string | null; readonly reason?: string }
-  /** `begun` false: the call's `first` did not answer CKR_OK, and this is its answer. */
-  | { readonly kind: "result"; readonly id: number; readonly result: CallResult; readonly begun?: boolean }
+  /** `begun` false: the call's `first` did not answer CKR_OK, and this is its answer. `ahead`: its C_SignInit is made once more now. */
+  | { readonly kind: "result"; readonly id: number; readonly result: CallResult; readonly begun?: boolean; readonly ahead?: boolean }
   | { readonly kind: "unlocked"; readonly id: number; readonly result: UnlockResult }
   | { readonly kind: "answer"; readonly id: number; readonly yes: boolean }
   /** The host is about to call the module of its own accord: the deadline of this class holds until `idle`. */

@@ -44,7 +44,7 @@ export interface Supervisor extends PinLender {
   readonly ready: Promise<void>;
   call<N extends CallName>(name: N, args: CallArgs<N>, ctx: CallContext): Promise<CallResult<N>>;
   /** See TokenHost.pair. */
-  pair(first: HostStep, then: HostStep, ctx: CallContext): Promise<PairAnswer>;
+  pair(first: HostStep, then: HostStep, ctx: CallContext, again?: boolean): Promise<PairAnswer>;
   /** A request beside the calls; null when it was aborted or the process died under it. */
   request(make: (id: number) => ToHost, signal?: AbortSignal): Promise<Reply | null>;
   readonly epoch: number;
@@ -244,8 +244,8 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
   }
 
   /** Answers once the call has come back, or could not go. */
-  function enter(first: HostStep | null, then: HostStep, ctx: CallContext): Promise<PairAnswer> {
-    const answer = (rv: number) => Promise.resolve({ result: { rv }, begun: first === null });
+  function enter(first: HostStep | null, then: HostStep, ctx: CallContext, again = false): Promise<PairAnswer> {
+    const answer = (rv: number) => Promise.resolve({ result: { rv }, begun: first === null, ahead: false });
     if (state === "closed") return answer(CKR.CKR_CRYPTOKI_NOT_INITIALIZED);
     if (state === "resting") return answer(CKR.CKR_DEVICE_REMOVED);
     if (ctx.signal.aborted) return answer(CKR.CKR_FUNCTION_CANCELED);
@@ -257,13 +257,14 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
         name,
         args,
         first,
+        again,
         class: callByName(name).class,
         client: ctx.client,
         epoch,
-        finish(result, begun) {
+        finish(result, begun, ahead) {
           leave();
           if (log !== silentLog) log.debug("module call", { call: begun || first === null ? name : first.name, rv: rvName(result.rv) });
-          resolve({ result, begun });
+          resolve({ result, begun, ahead });
         },
       };
       const leave = withdrawals.watch(ctx.signal, entered);

@@ -8,6 +8,7 @@ function session(): Session {
     flags: 4n,
     real: null,
     held: null,
+    wasInVain: false,
     keyUse: null,
     found: null,
     usesPrivate: false,
