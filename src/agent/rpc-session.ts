@@ -112,22 +112,20 @@ function tellEvents({ client, epoch, slotEvents, touches }: RpcSessionOptions, t
 
 /**
  * What is told of the bytes that a client handed over: `document` only where they are hashed for certain, here or by the
- * token, for raw mechanisms take anything. Absent where nobody here can say.
+ * token, for raw mechanisms take anything. null where nobody here can say.
  */
-function inputOf({ isDigest, mechanism, parameter }: SignMessage): Pick<CallContext, "input"> {
-  if (isDigest) return DIGEST;
+function inputOf({ isDigest, mechanism, parameter }: SignMessage): CallContext["input"] | null {
+  if (isDigest) return "digest";
   // CKM_RSA_PKCS_PSS is given no document without the parameter that names its hash; one of CKM_EDDSA may say that the data is hashed.
   const isHashed =
     mechanism === null ||
     hashOfMechanism(mechanism) !== null ||
     mechanism === CKM.CKM_RSA_PKCS_PSS ||
     (mechanism === CKM.CKM_EDDSA && parameter === null);
-  return isHashed ? DOCUMENT : UNTOLD;
+  return isHashed ? "document" : null;
 }
-const DIGEST = { input: "digest" } as const;
-const DOCUMENT = { input: "document" } as const;
-const UNTOLD = {};
-const NO_DEADLINE = {};
+
+type Writable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 /** The snapshot of what this client sees now. */
 function snapshotOf(tokens: readonly TokenEntry[], epoch: number): Snapshot {
@@ -179,19 +177,16 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
     },
     async sign(request, op) {
       const { signal, deadlineMs } = op;
-      const ctx: CallContext = {
-        client,
-        origin,
-        signal,
-        purpose: request.purpose,
-        ...inputOf(request),
-        ...(deadlineMs === null ? NO_DEADLINE : { deadlineMs }),
-      };
+      const ctx: Writable<CallContext> = { client, origin, signal, purpose: request.purpose };
+      const input = inputOf(request);
+      if (input !== null && input !== undefined) ctx.input = input;
+      if (deadlineMs !== null) ctx.deadlineMs = deadlineMs;
       // Nothing of the token is looked at for a document that will not be signed.
       const read = described(request);
       const over = read === null ? null : options.onSigning(read.what);
       try {
-        const { signature, mechanism, key } = await ring.sign(read?.request ?? request, read === null ? ctx : { ...ctx, what: read.what });
+        if (read !== null) ctx.what = read.what;
+        const { signature, mechanism, key } = await ring.sign(read?.request ?? request, ctx);
         return { signature, mechanism, uri: key.uri, spki: key.spki };
       } catch (thrown) {
         throw rpcError(thrown);

@@ -13,9 +13,13 @@
  */
 import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
 
-/** How often signatures are counted, and how many in that time are many: a token of hardware makes a tenth of it at most. */
+/**
+ * How often signatures are counted, and how many in that time are many: a token of hardware makes a tenth of it at most. After so many
+ * looks without, it is over: what was changed for them takes a while to pay, and they often come in bursts.
+ */
 const LOOK_MS = 250;
 const MANY = 50;
+const QUIET_LOOKS = 8;
 /** Both halves of the young generation that is large enough, how it gets there in one step, and how often that is looked at. */
 const ENOUGH_BYTES = 8 * 1024 * 1024;
 const GROWTH = 4;
@@ -23,6 +27,7 @@ const SIGNATURES_BETWEEN_LOOKS = 16;
 
 let isKept = false;
 let isHurried = false;
+let quietLooks = 0;
 let isGrowing = false;
 let signatures = 0;
 let looking: NodeJS.Timeout | null = null;
@@ -44,15 +49,17 @@ function isLargeEnough(): boolean {
   return (getHeapSpaceStatistics().find((space) => space.space_name === "new_space")?.space_size ?? 0) >= ENOUGH_BYTES;
 }
 
-function look(): void {
-  const hurries = signatures >= MANY;
-  signatures = 0;
-  if (hurries !== isHurried) {
-    setFlagsFromString(hurries ? "--no-optimize-for-size" : "--optimize-for-size");
-    letGrow(hurries && !isLargeEnough());
-  }
+function hurry(hurries: boolean): void {
   isHurried = hurries;
-  looking = hurries ? setTimeout(look, LOOK_MS).unref() : null;
+  setFlagsFromString(hurries ? "--no-optimize-for-size" : "--optimize-for-size");
+  letGrow(hurries && !isLargeEnough());
+}
+
+function look(): void {
+  quietLooks = signatures >= MANY ? 0 : quietLooks + 1;
+  signatures = 0;
+  if (isHurried && quietLooks === QUIET_LOOKS) hurry(false);
+  looking = isHurried ? setTimeout(look, LOOK_MS).unref() : null;
 }
 
 /** To be called for each signature: a heap that is kept small prefers fast to small while there are many of them. */
@@ -60,5 +67,6 @@ export function noteSignature(): void {
   if (!isKept) return;
   signatures += 1;
   if (looking === null) looking = setTimeout(look, LOOK_MS).unref();
+  if (!isHurried && signatures === MANY) hurry(true);
   if (isGrowing && signatures % SIGNATURES_BETWEEN_LOOKS === 0 && isLargeEnough()) letGrow(false);
 }

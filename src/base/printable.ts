@@ -5,6 +5,9 @@
 
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
+/** What most texts are: nothing has to be looked up for it. */
+const PLAIN = /^[ -~]*$/;
+
 /**
  * The text with each unsafe character as `\xNN` or `\u{N}`, cut to `maxLength` characters (default 500) with `...`.
  * A Buffer is read as UTF-8; bytes that are not become U+FFFD.
@@ -12,6 +15,7 @@ const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_P
 export function printable(text: string | Buffer, maxLength = 500): string {
   const given = typeof text === "string" ? text : text.toString("utf8");
   const cut = given.length > maxLength ? `${given.slice(0, maxLength)}...` : given;
+  if (PLAIN.test(cut)) return cut;
   return cut.replace(UNSAFE, (character) => {
     const code = character.codePointAt(0) ?? 0;
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;

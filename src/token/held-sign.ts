@@ -234,7 +234,9 @@ export function createHeldSigns(shared: Shared, table: SessionTable, sees: (reco
     goOn: (session, held, call, args, ctx) =>
       withInit(session, held, ctx, async (init) => {
         const state = session.real;
-        const then = { name: call.name, args: { ...args, session: init.session } };
+        const given: Record<string, unknown> = { ...args };
+        given["session"] = init.session;
+        const then = { name: call.name, args: given };
         const again = isLikelyAgain(session, state, held, call);
         const now = age(session.slot);
         const { result, begun, ahead } = await host.pair({ name: "C_SignInit", args: init }, then, ctx, again);

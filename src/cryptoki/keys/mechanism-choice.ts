@@ -89,6 +89,7 @@ const SIGNERS: Readonly<Record<Exclude<KeyType, "other">, ReadonlySet<number>>> 
   ]),
   EdDSA: new Set([CKM.CKM_EDDSA]),
 };
+const ALL_SIGNERS: ReadonlySet<number> = new Set(Object.values(SIGNERS).flatMap((each) => [...each]));
 const USUAL: Readonly<Record<Exclude<KeyType, "other">, { readonly document: number; readonly digest: number | null }>> = {
   RSA: { document: CKM.CKM_SHA256_RSA_PKCS, digest: CKM.CKM_RSA_PKCS },
   EC: { document: CKM.CKM_ECDSA_SHA256, digest: CKM.CKM_ECDSA },
@@ -152,7 +153,8 @@ function planRaw(type: number, request: KeySignRequest, key: KeyEntry): SigningP
   const hash = hashOfLength(data.length);
   if (hash === null) throw wrongLength(data.length, DIGEST_LENGTHS);
   if (named !== null && named !== hash) throw wrongLength(data.length, `a digest of the parameter's hash (${named})`);
-  return { ...rawPlan(type, hash, data, key, request), reported: type };
+  const { mechanism, data: given } = rawPlan(type, hash, data, key, request);
+  return { mechanism, data: given, reported: type };
 }
 
 const RAW: ReadonlySet<number> = new Set([CKM.CKM_RSA_PKCS, CKM.CKM_RSA_PKCS_PSS, CKM.CKM_ECDSA]);
@@ -172,8 +174,7 @@ export function planSignature(request: KeySignRequest, key: KeyEntry, ofToken: r
       throw new KeyError("mechanism", `an ${key.curve ?? key.type} key signs whole documents, not digests`, { hint: "send the document" });
     }
   }
-  const ofAnother = Object.values(SIGNERS).some((each) => each.has(type));
-  if (key.type !== "other" && ofAnother && !SIGNERS[key.type].has(type)) {
+  if (key.type !== "other" && ALL_SIGNERS.has(type) && !SIGNERS[key.type].has(type)) {
     throw new KeyError("mechanism", `${mechanismName(type)} does not sign with an ${key.type} key`, {
       hint: `with this key the token can do: ${key.mechanisms.map(mechanismName).join(" ")}`,
     });

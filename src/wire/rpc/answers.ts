@@ -4,7 +4,7 @@
  */
 import { printable } from "../../base/printable.js";
 import { CKR } from "../../cryptoki/rv.js";
-import { encodeFrame, HEADER_BYTES } from "./codec.js";
+import { encodeFrame, encodeMessage, HEADER_BYTES } from "./codec.js";
 import {
   DEFAULT_RPC_LIMITS,
   type HelloRequest,
@@ -32,14 +32,11 @@ export function encodeAnswer(
   result: unknown,
   limits: RpcLimits,
 ): Buffer {
-  const frame = encodeFrame({ type: "result", id, ...encodeResult(type, result as never, request as never) });
+  const frame = encodeMessage({ type: "result", id }, encodeResult(type, result as never, request as never));
   if (type === "hello") {
     if (fits(frame, limits)) return frame;
-    return encodeFrame({
-      type: "result",
-      id,
-      ...encodeResult("hello", { ...(result as HelloResult), snapshot: null }, request as HelloRequest),
-    });
+    const bare = { ...(result as HelloResult), snapshot: null };
+    return encodeMessage({ type: "result", id }, encodeResult("hello", bare, request as HelloRequest));
   }
   if (frame.length - HEADER_BYTES <= limits.maxFrameBytes) return frame;
   if (type === "call") return encodeFrame({ type: "result", id, rv: CKR.CKR_DEVICE_MEMORY, outs: {} });
@@ -48,7 +45,7 @@ export function encodeAnswer(
 
 /** The frame of an error; `id` null where it is of the connection. */
 export function encodeErrorFrame(id: number | null, error: RpcError): Buffer {
-  return encodeFrame({ type: "error", ...encodeError(id, printableError(error)) });
+  return encodeMessage({ type: "error" }, encodeError(id, printableError(error)));
 }
 
 /** The error for whatever should not have been thrown: its text stays here. */

@@ -9,7 +9,7 @@ import { createAbortWatch } from "../abort-watch.js";
 import { carriesSecret } from "./call-values.js";
 import { type ClientCryptoki, createClientCryptoki } from "./client-cryptoki.js";
 import type { RpcClient, RpcClientOptions, RpcRequestOptions } from "./client-types.js";
-import { decodeBodyCopied, encodeFrame, type Fields, HEADER_BYTES } from "./codec.js";
+import { decodeBodyCopied, encodeFrame, encodeMessage, type Fields, HEADER_BYTES } from "./codec.js";
 import { createFrameDecoder, type Frame, type FrameDecoder } from "./frame.js";
 import {
   type CallMessage,
@@ -170,7 +170,7 @@ class Client implements RpcClient {
       if (deadlineMs !== undefined && !isDeadline(deadlineMs))
         throw new RpcError("bad-request", `the deadline is not a whole number of milliseconds up to ${MAX_DEADLINE_MS}`);
       const head = deadlineMs === undefined ? { type, id } : { type, id, deadlineMs };
-      frame = encodeFrame({ ...head, ...encodeRequest(type, request as never) });
+      frame = encodeMessage(head, encodeRequest(type, request as never));
       if (frame.length - HEADER_BYTES > this.#limits.maxFrameBytes) throw new RpcError("bad-request", "the request is longer than a frame");
     } catch (thrown) {
       this.#release(pending);

@@ -26,6 +26,15 @@ export function encodeFrame(message: Fields): Buffer {
   return frame;
 }
 
+/**
+ * The same with more members behind those of `head`, which it is given. They are filled in one by one: an object that is spread into
+ * another has V8 look for its shape anew each time, a fifth of a client's time for a signature.
+ */
+export function encodeMessage(head: Record<string, unknown>, more: Fields): Buffer {
+  for (const name in more) head[name] = more[name];
+  return encodeFrame(head);
+}
+
 /** Decodes a body that scan.ts has passed. Byte strings are views of `body`, so whoever keeps one copies it. */
 export function decodeBody(body: Buffer): Fields {
   return viewing.unpack(body) as Fields;

@@ -9,7 +9,7 @@ import { Refusal } from "../p11kit/limits.js";
 import { wipeSecrets } from "../p11kit/requests.js";
 import { chooseVersion, encodeAnswer, encodeErrorFrame, internalError, readDeadline } from "./answers.js";
 import { carriesSecret } from "./call-values.js";
-import { decodeBody, encodeFrame, type Fields } from "./codec.js";
+import { decodeBody, encodeMessage, type Fields } from "./codec.js";
 import { createEventQueue, type EventQueue } from "./event-queue.js";
 import { createFrameDecoder, type Frame, type FrameDecoder } from "./frame.js";
 import { createIntake, type Intake } from "./intake.js";
@@ -276,7 +276,7 @@ class Server implements RpcServer {
   }
 
   #send(type: string, fields: Fields): void {
-    this.#outbox.add(encodeFrame({ type, ...fields }));
+    this.#outbox.add(encodeMessage({ type }, fields));
   }
 
   #sendError(id: number | null, error: RpcError): void {
