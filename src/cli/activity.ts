@@ -37,14 +37,14 @@ export function reportActivity(options: ActivityOptions): () => void {
       const told = { client, key, mechanism, call, ok, rv, purpose, input, what };
       events.emit("use", told);
       log.info("use", told);
-      if (ui !== null) uses.add(client, useLine(use));
+      if (ui !== null) uses.add(client, () => useLine(use));
     }),
     agent.events.on("hello", ({ client, name }) => log.info("client", { client, callsItself: name })),
     agent.events.on("refused", (refused) => {
       const { client, call, rv, why } = refused;
       events.emit("refused", { client, call, rv, why });
       log.info("refused", { client, call, rv, why });
-      if (ui !== null) refusals.add(client, `refused: ${call} for ${client}${at(refused.origin)}: ${why} (${rvName(rv)})`);
+      if (ui !== null) refusals.add(client, () => `refused: ${call} for ${client}${at(refused.origin)}: ${why} (${rvName(rv)})`);
     }),
     agent.events.on("prompt", (prompt) => {
       const { kind, token, triesLeft, state, what } = prompt;

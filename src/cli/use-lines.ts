@@ -4,8 +4,8 @@
  */
 
 export interface UseLines {
-  /** A line about something `client` did. */
-  add(client: string, text: string): void;
+  /** A line about something `client` did; `text` is asked where there is room for it. */
+  add(client: string, text: () => string): void;
   /** Says what is still counted, and stops the timers. */
   flush(): void;
 }
@@ -41,7 +41,7 @@ export function createUseLines(print: (text: string) => void, what: string | nul
       }
       if (window.printed < MAX_LINES_PER_SECOND) {
         window.printed++;
-        print(text);
+        print(text());
       } else {
         window.held++;
       }

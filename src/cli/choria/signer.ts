@@ -74,8 +74,8 @@ export function sayWhatHappens(service: Pick<SignerService, "events">, ui: Ui): 
   const refused = createUseLines(ui.line, "refused requests");
   const said = new Set<string>();
   const stops = [
-    service.events.on("signed", ({ what }) => signed.add("choria", `signed: ${what}`)),
-    service.events.on("refused", ({ code, message }) => refused.add("choria", `${message} [${code}]`)),
+    service.events.on("signed", ({ what }) => signed.add("choria", () => `signed: ${what}`)),
+    service.events.on("refused", ({ code, message }) => refused.add("choria", () => `${message} [${code}]`)),
     service.events.on("stranger", ({ reason }) => {
       if (said.has(reason) || said.size >= MAX_REASONS) return;
       said.add(reason);

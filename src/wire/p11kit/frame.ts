@@ -1,13 +1,13 @@
 /*
  * The frames of the p11-kit RPC: a 12-byte header (call code, options length, body length), options, body.
- * Takes chunks of any size and gives whole frames; copies each byte once. It must never allocate for a frame that is
- * over a limit, and never look into a body. See protocol/p11kit-rpc.md, "Frame".
+ * Takes chunks of any size and gives whole frames; one that lies within a chunk is not copied. It must never allocate for a frame
+ * that is over a limit, and never look into a body. See protocol/p11kit-rpc.md, "Frame".
  */
 import { DecodeError } from "../../base/bytes.js";
 import { wipeable } from "../../base/secret.js";
 import type { P11KitLimits } from "./limits.js";
 
-/** One frame. `options` and `body` are views of memory that the frame owns. */
+/** One frame. `options` and `body` are views of the chunk it came in, or of memory of its own. */
 export interface Frame {
   /** Chosen by the client, echoed by the server. */
   readonly code: number;
@@ -26,7 +26,7 @@ export interface FrameDecoderOptions extends Pick<P11KitLimits, "maxFrameBytes" 
 
 export interface FrameDecoder {
   /**
-   * Takes the next bytes of the stream. The chunk becomes the decoder's: `wipe` may overwrite it later.
+   * Takes the next bytes of the stream. The chunk becomes the decoder's: frames are views of it and `wipe` overwrites it.
    * Throws DecodeError `limit` at the first header over a limit, after the frames before it were delivered; nothing may
    * be pushed after that.
    */
@@ -55,6 +55,30 @@ export function encodeFrame(code: number, options: Buffer, body: Buffer): Buffer
   return frame;
 }
 
+class WholeFrame implements Frame {
+  readonly code: number;
+  readonly options: Buffer;
+  readonly body: Buffer;
+  readonly size: number;
+  readonly #sources: readonly Buffer[];
+
+  constructor(code: number, content: Buffer, optionsLength: number, sources: readonly Buffer[]) {
+    this.code = code;
+    this.options = content.subarray(0, optionsLength);
+    this.body = content.subarray(optionsLength);
+    this.size = HEADER_BYTES + content.length;
+    this.#sources = sources;
+  }
+
+  wipe(): void {
+    this.options.fill(0);
+    this.body.fill(0);
+    for (const source of this.#sources) source.fill(0);
+  }
+}
+
+const NO_SOURCES: readonly Buffer[] = [];
+
 class Decoder implements FrameDecoder {
   readonly #options: FrameDecoderOptions;
   readonly #header = Buffer.alloc(HEADER_BYTES);
@@ -69,7 +93,7 @@ class Decoder implements FrameDecoder {
   }
 
   push(chunk: Buffer): void {
-    let rest = chunk;
+    let rest = this.#headerFilled === 0 ? this.#takeWhole(chunk) : chunk;
     while (rest.length > 0) {
       if (this.#content === null) {
         const taken = rest.copy(this.#header, this.#headerFilled, 0, HEADER_BYTES - this.#headerFilled);
@@ -87,35 +111,42 @@ class Decoder implements FrameDecoder {
     }
   }
 
+  /** Delivers the frames that lie within the chunk from its beginning on, and answers what is left of it. */
+  #takeWhole(chunk: Buffer): Buffer {
+    let at = 0;
+    while (chunk.length - at >= HEADER_BYTES) {
+      const content = at + HEADER_BYTES;
+      const optionsLength = chunk.readUInt32BE(at + 4);
+      const length = this.#checkedLength(optionsLength, chunk.readUInt32BE(at + 8));
+      if (length > chunk.length - content) break;
+      const code = chunk.readUInt32BE(at);
+      at = content + length;
+      this.#options.onFrame(new WholeFrame(code, chunk.subarray(content, at), optionsLength, NO_SOURCES));
+    }
+    return at === 0 ? chunk : chunk.subarray(at);
+  }
+
   end(): void {
     this.#content?.fill(0);
     for (const source of this.#sources) source.fill(0);
   }
 
   #allocate(): Buffer {
+    // Not from the shared pool: what is wiped must not have neighbours, and what is kept must not keep them alive.
+    return wipeable(this.#checkedLength(this.#header.readUInt32BE(4), this.#header.readUInt32BE(8)));
+  }
+
+  #checkedLength(optionsLength: number, bodyLength: number): number {
     const { maxFrameBytes, maxOptionsBytes } = this.#options;
-    const optionsLength = this.#header.readUInt32BE(4);
-    const bodyLength = this.#header.readUInt32BE(8);
     if (optionsLength > maxOptionsBytes) throw new DecodeError("limit", `options of ${optionsLength} bytes`, 4);
     const size = HEADER_BYTES + optionsLength + bodyLength;
     if (size > maxFrameBytes) throw new DecodeError("limit", `frame of ${size} bytes`, 8);
-    // Not from the shared pool: what is wiped must not have neighbours, and what is kept must not keep them alive.
-    return wipeable(optionsLength + bodyLength);
+    return optionsLength + bodyLength;
   }
 
   #deliver(content: Buffer): void {
     const sources = this.#sources;
-    const optionsLength = this.#header.readUInt32BE(4);
-    const frame: Frame = {
-      code: this.#header.readUInt32BE(0),
-      options: content.subarray(0, optionsLength),
-      body: content.subarray(optionsLength),
-      size: HEADER_BYTES + content.length,
-      wipe() {
-        content.fill(0);
-        for (const source of sources) source.fill(0);
-      },
-    };
+    const frame = new WholeFrame(this.#header.readUInt32BE(0), content, this.#header.readUInt32BE(4), sources);
     this.#headerFilled = 0;
     this.#content = null;
     this.#contentFilled = 0;

@@ -197,7 +197,7 @@ function formsOf(elements: readonly string[], dialect: Dialect): readonly Form[]
 function readSignature(reader: Reader, expected: Buffer): void {
   const length = reader.u32("signature length");
   if (length !== expected.length) throw reader.malformed("signature of another length");
-  if (!reader.take(length, "signature").equals(expected)) throw reader.malformed("another signature");
+  for (const byte of expected) if (reader.u8("signature") !== byte) throw reader.malformed("another signature");
 }
 
 /** Overwrites the PINs among arguments. They must be copies, as decodeRequest makes them. */

@@ -64,8 +64,8 @@ const MAX_VERSION = 2;
 const NO_BYTES = Buffer.alloc(0);
 /** Added to a frame's bytes: what it takes to hold it, which for the smallest is most of it. */
 const FRAME_COST_BYTES = 256;
-/** Taken up in one turn of the event loop; a client that sends more at once shares the loop with the others. */
-const MAX_IN_A_TURN = 256;
+/** Taken up one after the other; a client that has sent more shares the event loop with the others. */
+const MAX_IN_A_ROW = 256;
 
 const costOf = (frame: Frame): number => frame.size + FRAME_COST_BYTES;
 
@@ -89,7 +89,7 @@ class Server implements P11KitServer {
   #queue: (Frame | string)[] = [];
   /** So many of the queue have been taken up: they leave it together, for to shift a long array moves it whole each time. */
   #taken = 0;
-  #takenThisTurn = 0;
+  #inARow = 0;
   #pendingBytes = 0;
   #working = false;
   #ended = false;
@@ -162,8 +162,11 @@ class Server implements P11KitServer {
   /** Goes on until something has to be waited for, and then when that is over. No async function: each call passes here. */
   readonly #run = (): void => {
     while (this.#taken < this.#queue.length) {
-      const hold = this.#options.full?.() ?? (this.#takenThisTurn >= MAX_IN_A_TURN ? nextTurn() : null);
-      if (hold !== null) return void hold.then(this.#run);
+      const hold = this.#options.full?.() ?? (this.#inARow >= MAX_IN_A_ROW ? nextTurn() : null);
+      if (hold !== null) {
+        this.#inARow = 0;
+        return void hold.then(this.#run);
+      }
       const item = this.#take();
       if (typeof item === "string") this.#violate(item);
       else if (item !== undefined) {
@@ -172,16 +175,16 @@ class Server implements P11KitServer {
       }
     }
     this.#working = false;
+    this.#inARow = 0;
     if (this.#ended) void this.#finalize().then(this.#resolveIdle);
   };
 
   #take(): Frame | string | undefined {
     const item = this.#queue[this.#taken];
     if (item === undefined) return undefined;
-    if (this.#takenThisTurn === 0) setImmediate(() => (this.#takenThisTurn = 0));
-    this.#takenThisTurn++;
+    this.#inARow++;
     this.#taken++;
-    if (this.#taken === MAX_IN_A_TURN || this.#taken === this.#queue.length) {
+    if (this.#taken === MAX_IN_A_ROW || this.#taken === this.#queue.length) {
       this.#queue.splice(0, this.#taken);
       this.#taken = 0;
     }

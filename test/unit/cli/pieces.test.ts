@@ -174,19 +174,19 @@ describe("use lines", () => {
   test("ten a second for each client, and the rest in one line", () => {
     const lines: string[] = [];
     const uses = createUseLines((text) => lines.push(text));
-    for (let i = 0; i < 25; i++) uses.add("c1", `use ${i}`);
-    uses.add("c2", "another's");
+    for (let i = 0; i < 25; i++) uses.add("c1", () => `use ${i}`);
+    uses.add("c2", () => "another's");
     expect(lines).toHaveLength(11);
     vi.advanceTimersByTime(1000);
     expect(lines.at(-1)).toBe("and 15 more by c1 within a second");
-    uses.add("c1", "later");
+    uses.add("c1", () => "later");
     expect(lines.at(-1)).toBe("later");
   });
 
   test("what is still counted is said at the end", () => {
     const lines: string[] = [];
     const uses = createUseLines((text) => lines.push(text));
-    for (let i = 0; i < 12; i++) uses.add("c1", "x");
+    for (let i = 0; i < 12; i++) uses.add("c1", () => "x");
     uses.flush();
     expect(lines).toHaveLength(11);
     expect(lines.at(-1)).toContain("2 more");
