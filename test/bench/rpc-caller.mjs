@@ -23,15 +23,9 @@ const client = await connectClient({ socket, client: "bench" });
 async function signer() {
   const key = (await client.keys()).find((one) => one.id.toString("hex") === id);
   if (key === undefined) throw new Error("there is no key of this id");
-  const request = {
-    key: { uri: key.uri, spki: null },
-    mechanism,
-    parameter: null,
-    isDigest: algorithm === "ec",
-    purpose: "bench",
-    expect: null,
-  };
-  return (data) => client.signer.sign({ ...request, data });
+  const named = { uri: key.uri, spki: null };
+  const isDigest = algorithm === "ec";
+  return (data) => client.signer.sign({ key: named, mechanism, parameter: null, data, isDigest, purpose: "bench", expect: null });
 }
 
 /** The same by Cryptoki calls, on a session of its own. */
