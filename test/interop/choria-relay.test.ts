@@ -22,7 +22,6 @@ import { P11KIT_CLIENT, type ServerProcess, startAgent, startStockServer } from 
 import { expectFailure, installBundle } from "./bastion-bundle.js";
 import { type CliProcess, startCli } from "./cli-process.js";
 
-const HANDSHAKE = "choria tls-handshake";
 const LIMITS = { maxBytes: 64 * 1024, timeoutMs: 10_000, signal: new AbortController().signal };
 
 describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
@@ -84,6 +83,8 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     ...["choria", "relay", "--ca", network.pki.ca, "--login-file", join(dir, "login"), "--socket", agent.socket],
     ...["--broker", `127.0.0.1:${betweenPort()}`, ...more],
   ];
+  /** The processes that make a handshake with this file's agent. */
+  const handshakes = () => processesNaming("choria tls-handshake", agent.socket);
   const start = (...args: string[]): CliProcess => {
     const cli = startCli(args, { env: { ...process.env, TMPDIR: dir } });
     running.push(cli);
@@ -255,7 +256,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     await shim.control("C_Sign sleep 8000");
     const cli = start(...words());
     await cli.untilStderr(/the token signs a TLS handshake with broker 127\.0\.0\.1:\d+: touch it if it blinks/);
-    for (const { pid } of processesNaming(HANDSHAKE).filter(({ words: line }) => !line.startsWith("/bin/sh"))) process.kill(pid, "SIGKILL");
+    for (const { pid } of handshakes().filter(({ words: line }) => !line.startsWith("/bin/sh"))) process.kill(pid, "SIGKILL");
     const { code, stderr } = await cli.exited;
     expect(code).toBe(50);
     expect(stderr).toContain("OpenSSL's PKCS#11 engine ended the process that makes the TLS handshake [E_CHORIA_ENGINE 50]");
@@ -265,11 +266,11 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     await shim.control("C_Sign sleep 5000");
     const cli = start(...words());
     await cli.untilStderr(/touch it if it blinks/);
-    expect(processesNaming(HANDSHAKE).length).toBeGreaterThan(0);
+    expect(handshakes().length).toBeGreaterThan(0);
     cli.child.kill(signal);
     const { code } = await cli.exited;
     expect(code).toBe(signal === "SIGTERM" ? 130 : null);
-    await expect.poll(() => processesNaming(HANDSHAKE), { timeout: 3_000 }).toEqual([]);
+    await expect.poll(() => handshakes(), { timeout: 3_000 }).toEqual([]);
     expect(readdirSync(dir)).toEqual(["login"]);
   });
 
@@ -315,7 +316,7 @@ describe.skipIf(!(await choriaAvailable()))("tokenfwd choria relay", () => {
     await once(client.resume(), "close");
     expect(await relay.cli.exited).toMatchObject({ code: 0 });
     expect(readdirSync(dir)).toEqual(["login"]);
-    expect(processesNaming(HANDSHAKE)).toEqual([]);
+    expect(handshakes()).toEqual([]);
   });
 
   it("takes the login that its file holds, and no file that others can read", async () => {

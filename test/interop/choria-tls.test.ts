@@ -215,12 +215,12 @@ describe.skipIf(!(await choriaAvailable()))("TLS with the token's key", () => {
       const signing = new Promise((resolve) => tls.events.on("signing", resolve));
       const connecting = expect(tls.connect(peer(), NEVER)).rejects.toMatchObject({ code: "E_CHORIA" });
       await signing;
-      expect(processesNaming(`${TOKENFWD} choria tls-handshake`).length).toBeGreaterThan(0);
+      expect(processesNaming(`${TOKENFWD} choria tls-handshake`, agent.address).length).toBeGreaterThan(0);
       const begin = performance.now();
       await tls.close();
       expect(performance.now() - begin).toBeLessThan(2_000);
       await connecting;
-      expect(processesNaming(`${TOKENFWD} choria tls-handshake`)).toEqual([]);
+      expect(processesNaming(`${TOKENFWD} choria tls-handshake`, agent.address)).toEqual([]);
     } finally {
       await shim.control();
     }

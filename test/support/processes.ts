@@ -9,14 +9,18 @@ export interface SeenProcess {
   readonly words: string;
 }
 
-/** The processes that have `text` in their arguments. */
-export function processesNaming(text: string): SeenProcess[] {
+/**
+ * The processes that have `text` in their arguments, and `inEnvironment` in the environment that they were started with: other tests,
+ * which run at the same time, start the same programs.
+ */
+export function processesNaming(text: string, inEnvironment = ""): SeenProcess[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => {
       try {
         const words = readFileSync(`/proc/${name}/cmdline`, "utf8").replaceAll("\0", " ");
-        return words.includes(text) ? [{ pid: Number(name), words }] : [];
+        const isMeant = words.includes(text) && readFileSync(`/proc/${name}/environ`, "utf8").includes(inEnvironment);
+        return isMeant ? [{ pid: Number(name), words }] : [];
       } catch {
         return []; // ended meanwhile
       }

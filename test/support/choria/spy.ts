@@ -10,9 +10,12 @@ export interface SpiedToken {
   /** To be loaded in the place of the token's own module, by processes with this environment. */
   readonly modulePath: string;
   readonly env: NodeJS.ProcessEnv;
-  /** How many signatures were begun so far (C_SignInit). */
+  /** How many signatures came out so far: a C_SignInit may have been made ahead, and a C_Sign may have asked for a length. */
   signatures(): number;
 }
+
+/** As the spy writes bytes that came back; without any there is no line of them. */
+const SIGNATURE = /^\[out\] pSignature\[\*pulSignatureLen\] [0-9a-f]+ \/ \d+\n {4}0{8} /gm;
 
 /** Watches a token from now on. One at a time for each token. */
 export function spyOn(token: SoftHsm): SpiedToken {
@@ -25,6 +28,6 @@ export function spyOn(token: SoftHsm): SpiedToken {
   return {
     modulePath,
     env: { ...token.env, PKCS11SPY: token.modulePath, PKCS11SPY_OUTPUT: output },
-    signatures: () => (existsSync(output) ? (readFileSync(output, "latin1").match(/^\d+: C_SignInit$/gm) ?? []).length : 0),
+    signatures: () => (existsSync(output) ? (readFileSync(output, "latin1").match(SIGNATURE) ?? []).length : 0),
   };
 }
