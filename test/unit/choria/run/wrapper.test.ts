@@ -35,7 +35,7 @@ const environment = () => ({
 
 function run(shell: readonly string[], args: readonly string[], input = "") {
   const [file = "", ...more] = [...shell, join(wrapper, "choria"), ...args];
-  const { status, stdout, stderr } = spawnSync(file, more, { cwd: work, env: environment(), input, encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(file, more, { cwd: work, env: environment(), input, encoding: "utf8", timeout: 20_000 });
   return { status, stdout, stderr };
 }
 
@@ -101,6 +101,15 @@ printf 'no end' >&2; exit 1`);
     child.stdout.once("data", () => child.kill("SIGTERM"));
     expect(await new Promise((resolve) => child.once("close", resolve))).toBe(9);
     expect(stderr).toBe("got\n");
+  });
+
+  it("a signal that comes as soon as there is a choria reaches it too, and nobody waits for what it would have said", () => {
+    program("kill -TERM $PPID; exec sleep 4");
+    const { status, stdout, stderr } = run(words, ["ping"]);
+    expect({ status, stdout }).toEqual({ status: 143, stdout: "" });
+    // Some shells say so themselves.
+    expect(stderr.replace("Terminated\n", "")).toBe("");
+    expect(readdirSync(wrapper).sort()).toEqual(["choria", "client.conf", "login"]);
   });
 
   it("a choria.conf above the way by which a link leads there stops it too: choria goes by PWD, as a shell does", () => {
