@@ -32,12 +32,16 @@ export interface IdleRow {
   readonly ours: number;
 }
 
-function memoryKiB(pid: number): number {
-  let sum = 0;
-  for (const one of withDescendants([pid]))
-    sum += Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${one}/smaps_rollup`, "utf8"))?.[1] ?? 0);
-  return sum;
+/** What a process has for itself and its share of what others have too; nothing when it has ended. */
+function proportionalKiB(pid: number): number {
+  try {
+    return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0; // the child of a client that has gone
+  }
 }
+
+const memoryKiB = (pid: number): number => withDescendants([pid]).reduce((sum, one) => sum + proportionalKiB(one), 0);
 
 export async function benchIdleMemory(token: SoftHsm, say: (text: string) => void, cleanUps: CleanUps): Promise<IdleRow[]> {
   const program = buildProgram("sign-loop", token.dir);
