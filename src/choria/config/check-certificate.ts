@@ -13,10 +13,14 @@ import type { Findings, Where } from "./finding.js";
 const DEFAULT_LIST = /\.(mcollective|choria)$/;
 const SOON_MS = 14 * 86_400_000;
 
+/** What stands between BEGIN and END CERTIFICATE in a PEM file, these lines included, whether it is one or not. */
+export function pemBlocks(text: string): readonly string[] {
+  return text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+}
+
 /** The certificates of a PEM file; [] when there is none. */
 export function pemCertificates(text: Buffer): X509Certificate[] {
-  const blocks = text.toString("latin1").match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-  return blocks.flatMap((block) => {
+  return pemBlocks(text.toString("latin1")).flatMap((block) => {
     try {
       return new X509Certificate(block);
     } catch {

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { TokenfwdError } from "../../base/errors.js";
 import { printable } from "../../base/printable.js";
 import { type Broker, brokersOf, parseBroker } from "../../choria/config/brokers.js";
+import { pemBlocks } from "../../choria/config/check-certificate.js";
 import { type ClientConfig, type ReadClientConfigOptions, readClientConfig } from "../../choria/config/client-config.js";
 import { usage } from "../options.js";
 
@@ -65,7 +66,7 @@ export function readCaFile(path: string): string {
 
 /** PEM of at least one certificate. Throws E_CHORIA_CONFIG. */
 function checkCa(text: string, path: string): string {
-  const certificates = text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  const certificates = pemBlocks(text);
   if (certificates.length === 0) {
     throw new TokenfwdError("E_CHORIA_CONFIG", `${printable(path)} holds no certificate in PEM`, {
       hint: "a CA file has BEGIN CERTIFICATE in it",
