@@ -222,7 +222,8 @@ export function createFakeTokenHost(pins: Readonly<Record<number, string>>): Fak
   }
 
   const driver = { call: (name: CallName, args: object) => answer(name, args as AnyArgs) as never };
-  const steps = createSteps(driver, { observe() {} });
+  // A token that is as quick as can be, however busy the machine is.
+  const steps = createSteps(driver, { observe() {} }, () => 0);
 
   const host: FakeTokenHost = {
     pins: new Map(Object.entries(pins).map(([slot, pin]) => [BigInt(slot), pin])),

@@ -45,7 +45,12 @@ function isSame(a: SignInit, b: SignInit): boolean {
   return a.key === b.key && a.mechanism !== null && b.mechanism !== null && sameMechanism(a.mechanism, b.mechanism);
 }
 
-export function createSteps(driver: Pick<TokenDriver, "call">, presence: Pick<Presence, "observe">): Steps {
+/** `now`: milliseconds of a clock that only goes forward. */
+export function createSteps(
+  driver: Pick<TokenDriver, "call">,
+  presence: Pick<Presence, "observe">,
+  now: () => number = () => performance.now(),
+): Steps {
   /** Begun ahead, by session. */
   const ahead = new Map<bigint, SignInit>();
   let next: SignInit | null = null;
@@ -91,11 +96,11 @@ export function createSteps(driver: Pick<TokenDriver, "call">, presence: Pick<Pr
   return {
     make({ id, name, args, first, again }, isAlone) {
       if (first === undefined) return { kind: "result", id, result: single({ name, args }) };
-      const began = performance.now();
+      const began = now();
       const { result, begun } = pair(first, { name, args });
       const isMade = begun && name === "C_Sign" && result.rv === CKR.CKR_OK && Buffer.isBuffer((result as AnyResult)["output"]);
       const init = again === true && isAlone && isMade ? asSignInit(first) : null;
-      if (init === null || performance.now() - began > QUICK_MS) return { kind: "result", id, result, begun };
+      if (init === null || now() - began > QUICK_MS) return { kind: "result", id, result, begun };
       next = kept(init);
       return { kind: "result", id, result, begun, ahead: true };
     },
