@@ -85,9 +85,9 @@ start() {
 f=$d/err.$$
 mkfifo -m 600 "$f" 2>/dev/null || start "$@"
 # Open at both ends from now on: who reads must not wait for a choria that has ended before it came to write.
-exec 4<>"$f"
+exec 4<>"$f" 5<"$f"
+rm -f "$f"
 {
-  rm -f "$f"
   while IFS= read -r l || test -n "$l"; do
     case $l in
       *${quoted(ALARMS[0])}*|'{"component":'*${quoted(ALARMS[1])}*) ;;
@@ -97,16 +97,16 @@ exec 4<>"$f"
       *) printf '%s\n' "$l" >&2;;
     esac
   done
-} < "$f" 4>&- &
+} <&5 4>&- 5<&- &
 lines=$!
 # A signal that comes before it is known whom to send it to.
 early=
 for s in HUP INT TERM QUIT; do trap "early=$s" $s; done
 # Not <&0, which is /dev/null by then where the shell runs something in the background.
 exec 3<&0
-start "$@" <&3 3<&- 2>&4 4>&- &
+start "$@" <&3 3<&- 2>&4 4>&- 5<&- &
 child=$!
-exec 3<&- 4>&-
+exec 3<&- 4>&- 5<&-
 for s in HUP INT TERM QUIT; do trap "kill -$s $child 2>/dev/null" $s; done
 # Some shells lose one that reaches a process of theirs right after it was made.
 test -z "$early" || { kill -$early $child 2>/dev/null; sleep 1; kill -$early $child 2>/dev/null; }
