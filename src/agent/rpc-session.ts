@@ -114,7 +114,7 @@ function tellEvents({ client, epoch, slotEvents, touches }: RpcSessionOptions, t
  * What is told of the bytes that a client handed over: `document` only where they are hashed for certain, here or by the
  * token, for raw mechanisms take anything. null where nobody here can say.
  */
-function inputOf({ isDigest, mechanism, parameter }: SignMessage): CallContext["input"] | null {
+function inputOf({ isDigest, mechanism, parameter }: SignMessage): NonNullable<CallContext["input"]> | null {
   if (isDigest) return "digest";
   // CKM_RSA_PKCS_PSS is given no document without the parameter that names its hash; one of CKM_EDDSA may say that the data is hashed.
   const isHashed =
@@ -179,7 +179,7 @@ export function createRpcSession(options: RpcSessionOptions): WireServer {
       const { signal, deadlineMs } = op;
       const ctx: Writable<CallContext> = { client, origin, signal, purpose: request.purpose };
       const input = inputOf(request);
-      if (input !== null && input !== undefined) ctx.input = input;
+      if (input !== null) ctx.input = input;
       if (deadlineMs !== null) ctx.deadlineMs = deadlineMs;
       // Nothing of the token is looked at for a document that will not be signed.
       const read = described(request);

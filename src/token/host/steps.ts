@@ -82,8 +82,7 @@ export function createSteps(
 
   /** Two calls, the second when the first has succeeded. */
   function pair(first: HostStep, then: HostStep): { readonly result: CallResult; readonly begun: boolean } {
-    const wasAhead = takes(first);
-    if (wasAhead) {
+    if (takes(first)) {
       const result = step(then);
       if (NOTHING_BEGUN.has(result.rv)) return { result, begun: false };
       if (result.rv !== CKR.CKR_OPERATION_NOT_INITIALIZED) return { result, begun: true };
