@@ -38,6 +38,12 @@ export function createReader(bytes: Buffer): Reader {
   return new ByteReader(bytes);
 }
 
+/** Byte by byte: Buffer's own method checks its number in functions of their own, which is most of its time. The bytes must be there. */
+function u32At(bytes: Buffer, at: number): number {
+  const byte = (place: number): number => bytes[at + place] as number;
+  return ((byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3)) >>> 0;
+}
+
 class ByteReader implements Reader {
   readonly #bytes: Buffer;
   #offset = 0;
@@ -55,15 +61,18 @@ class ByteReader implements Reader {
   }
 
   u8(what: string): number {
-    return this.#bytes.readUInt8(this.#advance(1, what));
+    return this.#bytes[this.#advance(1, what)] as number;
   }
 
   u32(what: string): number {
-    return this.#bytes.readUInt32BE(this.#advance(4, what));
+    return u32At(this.#bytes, this.#advance(4, what));
   }
 
   u64(what: string): bigint {
-    return this.#bytes.readBigUInt64BE(this.#advance(8, what));
+    const at = this.#advance(8, what);
+    const high = u32At(this.#bytes, at);
+    const low = BigInt(u32At(this.#bytes, at + 4));
+    return high === 0 ? low : (BigInt(high) << 32n) | low;
   }
 
   take(length: number, what: string): Buffer {
@@ -118,7 +127,10 @@ class ByteWriter implements Writer {
 
   u32(value: number): void {
     const at = this.#room(4);
-    this.#bytes.writeUInt32BE(value >>> 0, at);
+    this.#bytes[at] = value >>> 24;
+    this.#bytes[at + 1] = value >>> 16;
+    this.#bytes[at + 2] = value >>> 8;
+    this.#bytes[at + 3] = value;
   }
 
   u64(value: bigint): void {

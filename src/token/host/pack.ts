@@ -66,8 +66,15 @@ function writeTag(tag: number): void {
 }
 
 function writeU32(value: number): void {
-  const start = room(4);
-  scratch.writeUInt32LE(value, start);
+  setU32(room(4), value);
+}
+
+/** Byte by byte: Buffer's own methods check each number in functions of their own, which is most of their time. */
+function setU32(start: number, value: number): void {
+  scratch[start] = value;
+  scratch[start + 1] = value >>> 8;
+  scratch[start + 2] = value >>> 16;
+  scratch[start + 3] = value >>> 24;
 }
 
 function writeText(value: string): void {
@@ -75,7 +82,8 @@ function writeText(value: string): void {
   if (index !== undefined) {
     const start = room(3);
     scratch[start] = TAG.name;
-    scratch.writeUInt16LE(index, start + 1);
+    scratch[start + 1] = index;
+    scratch[start + 2] = index >>> 8;
     return;
   }
   const length = Buffer.byteLength(value);
@@ -89,7 +97,7 @@ function writeNumber(value: number): void {
   if (Object.is(value, value | 0)) {
     const start = room(5);
     scratch[start] = TAG.int32;
-    scratch.writeInt32LE(value, start + 1);
+    setU32(start + 1, value);
     return;
   }
   const start = room(9);
@@ -105,8 +113,8 @@ function writeBigint(value: bigint): void {
   }
   const start = room(9);
   scratch[start] = TAG.u64;
-  scratch.writeUInt32LE(Number(value & 0xffffffffn), start + 1);
-  scratch.writeUInt32LE(Number(value >> 32n), start + 5);
+  setU32(start + 1, Number(value & 0xffffffffn));
+  setU32(start + 5, Number(value >> 32n));
 }
 
 function writeBytes(value: Uint8Array): void {
@@ -192,7 +200,7 @@ class Unpacker {
   }
 
   value(depth: number): unknown {
-    switch (this.#bytes.readUInt8(this.#skip(1))) {
+    switch (this.#u8()) {
       case TAG.null:
         return null;
       case TAG.undefined:
@@ -202,11 +210,11 @@ class Unpacker {
       case TAG.false:
         return false;
       case TAG.int32:
-        return this.#bytes.readInt32LE(this.#skip(4));
+        return this.#u32() | 0;
       case TAG.double:
         return this.#bytes.readDoubleLE(this.#skip(8));
       case TAG.u64:
-        return this.#bytes.readBigUInt64LE(this.#skip(8));
+        return this.#u64();
       case TAG.name:
         return this.#name();
       case TAG.text:
@@ -222,28 +230,49 @@ class Unpacker {
     }
   }
 
+  /** Answers where the next bytes begin, all of which are there. */
   #skip(bytes: number): number {
     const start = this.#at;
-    this.#at += bytes;
+    if (bytes > this.#bytes.length - start) throw new RangeError("a value that is cut off");
+    this.#at = start + bytes;
     return start;
   }
 
+  #byte(at: number): number {
+    return this.#bytes[at] as number;
+  }
+
+  #u8(): number {
+    return this.#byte(this.#skip(1));
+  }
+
+  #u32(): number {
+    const at = this.#skip(4);
+    return (this.#byte(at) | (this.#byte(at + 1) << 8) | (this.#byte(at + 2) << 16) | (this.#byte(at + 3) << 24)) >>> 0;
+  }
+
+  #u64(): bigint {
+    const low = BigInt(this.#u32());
+    const high = this.#u32();
+    return high === 0 ? low : low | (BigInt(high) << 32n);
+  }
+
   #take(): Buffer {
-    const length = this.#bytes.readUInt32LE(this.#skip(4));
+    const length = this.#u32();
     const start = this.#skip(length);
-    if (this.#at > this.#bytes.length) throw new RangeError("a byte string that is cut off");
-    return this.#bytes.subarray(start, this.#at);
+    return this.#bytes.subarray(start, start + length);
   }
 
   #name(): string {
-    const name = NAMES[this.#bytes.readUInt16LE(this.#skip(2))];
+    const at = this.#skip(2);
+    const name = NAMES[this.#byte(at) | (this.#byte(at + 1) << 8)];
     if (name === undefined) throw new RangeError("no such name");
     return name;
   }
 
   #count(depth: number): number {
     if (depth > MAX_DEPTH) throw new RangeError("nested too deep");
-    return this.#bytes.readUInt32LE(this.#skip(4));
+    return this.#u32();
   }
 
   #array(depth: number): unknown[] {
