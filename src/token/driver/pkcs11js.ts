@@ -92,7 +92,7 @@ function createHandlers(native: NativeModule): Partial<Record<CallName, Handler>
     if (!isSmall) return outputInto(outputBuffer(room), name, before, room);
     const result = outputInto(scratch.subarray(0, room), name, before, room) as AnyResult;
     const { output: view } = result;
-    const copied = Buffer.isBuffer(view) ? { ...result, output: Buffer.from(view) } : result;
+    const copied = Buffer.isBuffer(view) ? { rv: result.rv, output: Buffer.from(view) } : result;
     scratch.fill(0, 0, room);
     return copied as CallResult;
   }
