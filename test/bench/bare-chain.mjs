@@ -1,7 +1,7 @@
 /*
  * What the shape of the way costs by itself: a caller, a process in the middle and a process with the module, in Node, with frames
- * of a length and a number between them and nothing else: no policy, no sessions, no validation, no limits. What it reaches is the
- * most that an agent and a token host of their own can reach on this machine. It is driven as the other callers are.
+ * of a length and a number between them and nothing else: no policy, no sessions, no validation, no limits, nothing made ahead, and
+ * asleep while they wait. It is driven as the other callers are.
  *
  *   bare-chain.mjs MODULE TOKEN_LABEL KEY_ID_HEX rsa|ec IN_FLIGHT
  */

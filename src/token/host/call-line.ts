@@ -4,6 +4,7 @@
  * left its process; so of what was sent, the oldest unanswered call alone may have reached the module when the process dies.
  * It must never send a call twice that may have reached the module, nor a handle of an earlier epoch to a new process.
  */
+import { createSpinWait } from "../../base/spin-wait.js";
 import type { CallClass, CallName } from "../../cryptoki/calls.js";
 import { CKR } from "../../cryptoki/rv.js";
 import type { CallResult } from "../../cryptoki/types.js";
@@ -51,12 +52,16 @@ export interface CallLine {
 
 /** Enough to keep the host busy while an answer and the next call cross; few enough that a dead client's calls are soon gone. */
 const WINDOW = 16;
+/** A signature that takes longer, as RSA does, is not waited for awake: it would cost more than the waking. */
+const QUICK_ANSWER_MS = 0.5;
 
 export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallLineOptions): CallLine {
   const queue: LineCall[] = [];
   const sent: LineCall[] = [];
   /** Sent, and taken back since. */
   const withdrawn = new Set<LineCall>();
+  /** The answer to a call that is alone under way: with several there is other work to do. */
+  const answer = createSpinWait(QUICK_ANSWER_MS);
 
   function pump(): void {
     while (isReady() && sent.length < WINDOW) {
@@ -83,6 +88,8 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
     add(call) {
       queue.push(call);
       pump();
+      if (sent.length === 1 && queue.length === 0) answer.begin();
+      else answer.cancel();
     },
     withdraw(call) {
       const at = queue.indexOf(call);
@@ -97,6 +104,7 @@ export function createCallLine({ epoch, isReady, send, onHead, onAnswer }: CallL
     },
     pump,
     answered({ id, result, begun, ahead }) {
+      answer.end();
       const at = sent.findIndex((call) => call.id === id);
       const call = sent[at];
       if (call === undefined) return;

@@ -8,6 +8,7 @@ import { Socket } from "node:net";
 import { TokenfwdError } from "../../base/errors.js";
 import { keepHeapSmall } from "../../base/heap.js";
 import { wipeable } from "../../base/secret.js";
+import { createSpinWait } from "../../base/spin-wait.js";
 import { callByName } from "../../cryptoki/calls.js";
 import { CKF } from "../../cryptoki/constants.js";
 import { CKR } from "../../cryptoki/rv.js";
@@ -32,6 +33,8 @@ const LINK_FD = 5;
 const PRESENCE_INTERVAL_MS = 3000;
 /** And one that was pulled. */
 const MISSING_INTERVAL_MS = 1000;
+/** In this time the next call comes of somebody who signs again and again, on this machine or through a forward to it. */
+const NEXT_CALL_MS = 1.5;
 
 interface Arrived {
   readonly message: Extract<ToHost, { kind: "call" }>;
@@ -57,6 +60,7 @@ const decoder = createFrameDecoder();
 const cancels = new Map<number, AbortController>();
 /** Calls that the module has not begun, in order. */
 const inbox: Arrived[] = [];
+const nextCall = createSpinWait(NEXT_CALL_MS);
 /** A call has its turn, or its answer is leaving. */
 let isBusy = false;
 let running: Running | null = null;
@@ -179,7 +183,7 @@ function carryOut({ steps }: Running, { message, body }: Arrived): void {
   isBusy = true;
   try {
     send(steps.make(message, inbox.length === 0), () => {
-      steps.goAhead();
+      if (steps.goAhead()) nextCall.begin();
       isBusy = false;
       takeTurns();
     });
@@ -254,6 +258,7 @@ async function handle(message: Exclude<ToHost, { kind: "call" }>, host: Running)
  * back. One that must wait needs memory of its own, for the next read overwrites what the pipe gave.
  */
 function takeIn(bodies: readonly Buffer[]): void {
+  nextCall.end();
   const [only] = bodies;
   if (bodies.length === 1 && only !== undefined && inbox.length === 0 && !isBusy) receive(only, carryOut);
   else for (const body of bodies) receive(ownCopy(body), putInLine);

@@ -14,8 +14,8 @@ import type { Presence } from "./presence.js";
 export interface Steps {
   /** Makes a call. `isAlone`: nothing waits behind it. Throws what the driver throws. */
   make(call: Extract<ToHost, { kind: "call" }>, isAlone: boolean): Extract<FromHost, { kind: "result" }>;
-  /** Makes ahead what the last answer has promised; to be called when that has left. */
-  goAhead(): void;
+  /** Makes ahead what the last answer has promised, and answers whether it has promised any; to be called when that has left. */
+  goAhead(): boolean;
   /** All sessions have ended. */
   released(): void;
 }
@@ -106,9 +106,10 @@ export function createSteps(
     goAhead() {
       const init = next;
       next = null;
-      if (init === null) return;
+      if (init === null) return false;
       // One that fails is made again when it is asked for, and tells its reason then.
       if (step({ name: "C_SignInit", args: init }).rv === CKR.CKR_OK) ahead.set(init.session, init);
+      return true;
     },
     released: () => ahead.clear(),
   };
