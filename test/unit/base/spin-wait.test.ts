@@ -28,7 +28,7 @@ function start(processors = 2) {
       wait.end();
       turn();
     },
-    isAwakeFor() {
+    staysAwake() {
       wait.begin();
       const looks = turns.length;
       wait.cancel();
@@ -49,9 +49,9 @@ const short = (times: number, on = one) => {
 
 it("sleeps until eight waits were short", () => {
   short(7);
-  expect(one.isAwakeFor()).toBe(false);
+  expect(one.staysAwake()).toBe(false);
   short(1);
-  expect(one.isAwakeFor()).toBe(true);
+  expect(one.staysAwake()).toBe(true);
 });
 
 it("stays awake until what it waits for has come, and no longer", () => {
@@ -75,17 +75,17 @@ it("goes to sleep when the limit is over, and what comes later is a wait that wa
   expect(one.looks()).toBe(0);
   one.pass(5);
   one.wait.end();
-  expect(one.isAwakeFor()).toBe(false);
+  expect(one.staysAwake()).toBe(false);
   short(8);
-  expect(one.isAwakeFor()).toBe(true);
+  expect(one.staysAwake()).toBe(true);
 });
 
 it("is not put off by one long wait after many short ones, and is by a row of them however many there were", () => {
   short(10_000);
   one.after(3);
-  expect(one.isAwakeFor()).toBe(true);
+  expect(one.staysAwake()).toBe(true);
   for (let done = 0; done < 7; done++) one.after(3);
-  expect(one.isAwakeFor()).toBe(false);
+  expect(one.staysAwake()).toBe(false);
 });
 
 it("never looks twice in one turn, however often a wait begins anew", () => {
@@ -105,11 +105,11 @@ it("learns nothing from a wait that was taken back, nor from what came without o
   one.wait.cancel();
   one.wait.end();
   one.wait.end();
-  expect(one.isAwakeFor()).toBe(false);
+  expect(one.staysAwake()).toBe(false);
 });
 
 it("always sleeps where there is one processor: who is waited for needs it", () => {
   const alone = start(1);
   short(100, alone);
-  expect(alone.isAwakeFor()).toBe(false);
+  expect(alone.staysAwake()).toBe(false);
 });
